@@ -11,6 +11,7 @@ mod clock;
 mod denials;
 mod error;
 mod events;
+mod guards;
 mod import;
 mod keys;
 mod operator;
@@ -43,6 +44,7 @@ pub use backup::{
 pub use error::AccountError;
 pub use events::LoadScripts;
 pub use events::outbox::PendingWebhook;
+pub use guards::Guards;
 pub use import::keys::{ImportDigest, ImportedKeys, KeyImport, KeyRow, UnknownUsers};
 pub use import::users::{ImportedUsers, UserImport, UserRow};
 pub use keys::adopt::AdoptedBounds;

@@ -187,12 +187,7 @@ pub(super) fn check_scopes(accounts: &Accounts, key: &Key) -> Vec<Violation> {
 pub(super) fn check_resource(accounts: &Accounts, resource: &Resource) -> Vec<Violation> {
     let mut found = resource.check();
     let policy = accounts.directory().policy();
-    let named: Vec<String> = crate::model::METHODS
-        .iter()
-        .filter_map(|method| resource.rules.of(method))
-        .flat_map(|rules| rules.authentication)
-        .collect();
-    for id in named {
+    for id in resource.rules.each().flat_map(|rules| rules.authentication) {
         let is_known = id == "*" || id == "anonymous" || policy.applications.get(&id).is_some();
         let message = format!("There is no application {id:?}.");
         if !is_known && !found.iter().any(|violation| violation.message == message) {

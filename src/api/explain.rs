@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::{ApiRequest, fields::FieldReader, response};
 use crate::{
-    handlers::PayloadResponse,
+    handlers::{PayloadResponse, UrlScheme},
+    http::{host, method},
     pipeline::{Denial, ExplainRequest, Explanation, PhaseVerdict},
 };
 
@@ -30,7 +31,7 @@ pub(super) async fn explain(mut request: ApiRequest<'_>) -> Result<PayloadRespon
 
 fn read(reader: &mut FieldReader) -> ExplainRequest {
     let method = reader.text("method").unwrap_or_else(|| "GET".into());
-    let method = Method::from_bytes(method.as_bytes()).unwrap_or_else(|_| {
+    let method = method::parse(&method).unwrap_or_else(|| {
         reader.reject("method", "This is not an HTTP method.", "Send a method such as GET.");
         Method::GET
     });
@@ -44,10 +45,14 @@ fn read(reader: &mut FieldReader) -> ExplainRequest {
         reader.reject("client", "This is not an IP address.", fix);
         Ipv4Addr::LOCALHOST.into()
     });
+    let host = reader.text("host").unwrap_or_else(|| "localhost".into());
+    // A host that cannot be read is explained as the public listener reports it.
+    let host =
+        host::parse(&host, UrlScheme::Http).map(|host| host.authority().to_owned()).unwrap_or(host);
     ExplainRequest {
         method,
         target,
-        host: reader.text("host").unwrap_or_else(|| "localhost".into()),
+        host,
         headers: headers(reader),
         client,
         body: reader.text("body").unwrap_or_default().into(),

@@ -34,6 +34,17 @@ pub(super) trait Editable: PolicyRecord {
         let _ = (reader, accounts);
     }
 
+    /// Checks that the client knows what the change does. `before` is `None` for a new record,
+    /// `after` is `None` for a deletion. The rules of authority are in `accounts`.
+    fn check_write(
+        request: &ApiRequest<'_>,
+        before: Option<&Self>,
+        after: Option<&Self>,
+    ) -> Result<(), Denial> {
+        let _ = (request, before, after);
+        Ok(())
+    }
+
     /// Adds fields that are computed and cannot be changed.
     fn add_computed(&self, view: &mut Value, accounts: &Accounts) {
         let _ = (view, accounts);
@@ -47,6 +58,7 @@ pub(super) async fn create<T: Editable>(
     T::fill(&mut reader, &request.accounts);
     let record = T::read(&mut reader);
     reader.finish()?;
+    T::check_write(&request, None, Some(&record))?;
     let created = request.accounts.create(record).await.map_err(response::denial)?;
     let location = format!("/api/v1/{}/{}", T::PATH, created.record.id());
     let shown = shown(&created.record, &request);
@@ -84,6 +96,7 @@ pub(super) async fn change<T: Editable>(
 ) -> Result<PayloadResponse, Denial> {
     let patch = request.json().await?;
     let before = get::<T>(&id, &request)?;
+    T::check_write(&request, Some(&before.record), None)?;
     let expected = request.expected_revision(|| Some(before.revision))?;
     let changed = request.accounts.change(&id, expected, |record: &mut T| {
         let mut after = view(record);
@@ -97,6 +110,7 @@ pub(super) async fn change<T: Editable>(
         T::fill(&mut reader, &request.accounts);
         let changed = T::read(&mut reader);
         reader.finish()?;
+        T::check_write(&request, Some(record), Some(&changed))?;
         *record = changed;
         Ok::<_, ChangeDenial>(())
     });

@@ -5,12 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{
+    ApiRequest,
     fields::FieldReader,
     records::{Editable, set},
+    response,
 };
-use crate::model::{
-    BodyLimit, BodyRules, Cors, ForwardedField, Handler, MethodRules, PermissionSource,
-    PreflightMode, Protocol, Proxy, Resource, Respond, Rules,
+use crate::{
+    model::{
+        Ambiguous, BodyLimit, BodyRules, Cors, ForwardedField, Handler, MethodRules, PathOptions,
+        PermissionSource, PreflightMode, Protocol, Proxy, Resource, Respond, Rules,
+        method_of_record,
+    },
+    pipeline::Denial,
 };
 
 impl Editable for Resource {
@@ -29,7 +35,11 @@ impl Editable for Resource {
             enabled: reader.flag("enabled").unwrap_or(true),
             handler: handler.unwrap_or(Handler::Respond),
             path: reader.text("path"),
-            host: reader.text("host"),
+            host: reader.text("host").map(Self::host_of_record),
+            path_options: PathOptions {
+                encoded_slashes: treatment(reader, "encoded_slashes"),
+                semicolons: treatment(reader, "semicolons"),
+            },
             rules: rules(reader),
             applications: reader.words("applications").unwrap_or_default(),
             permission: permission_source(reader),
@@ -41,6 +51,56 @@ impl Editable for Resource {
             cors: reader.object("cors", cors),
         }
     }
+
+    /// Refuses a change that opens a path which another resource guards, unless the query says
+    /// `opens_guarded=true`.
+    fn check_write(
+        request: &ApiRequest<'_>,
+        before: Option<&Self>,
+        after: Option<&Self>,
+    ) -> Result<(), Denial> {
+        let query = request.head.uri.query().unwrap_or_default();
+        let mut parameters = form_urlencoded::parse(query.as_bytes());
+        let is_known = parameters.any(|(name, value)| name == OPENS_GUARDED && value == "true");
+        // The writer reports an invalid record.
+        let is_invalid = after.is_some_and(|record| !record.check().is_empty());
+        if is_known || is_invalid {
+            return Ok(());
+        }
+        let opened = request.accounts.opened_guards(before, after);
+        if opened.is_empty() { Ok(()) } else { Err(response::opens_guarded(&opened)) }
+    }
+}
+
+/// The query parameter of a change that knowingly opens a path which another resource guards.
+pub(super) const OPENS_GUARDED: &str = "opens_guarded";
+
+fn treatment(reader: &mut FieldReader, name: &'static str) -> Ambiguous {
+    let text = reader.text(name);
+    let treatment = text.and_then(|text| reader.rule(Ambiguous::parse(name, &text)));
+    treatment.unwrap_or_default()
+}
+
+/// A list of methods, each in its one spelling.
+fn methods(reader: &mut FieldReader) -> BTreeSet<String> {
+    let words = reader.words("methods").unwrap_or_default();
+    words.into_iter().map(method_of_record).collect()
+}
+
+/// Inserts the rules of a method, which must be new.
+fn insert<T>(
+    reader: &mut FieldReader,
+    methods: &mut BTreeMap<String, T>,
+    field: &str,
+    method: String,
+    rules: T,
+) {
+    let method = method_of_record(method);
+    if methods.contains_key(&method) {
+        let message = format!("The method {method} is listed twice.");
+        reader.reject(&format!("{field}.{method}"), message, "Keep one of the two entries.");
+    }
+    methods.insert(method, rules);
 }
 
 fn body_rules(reader: &mut FieldReader) -> BodyRules {
@@ -66,7 +126,7 @@ fn permission_source(reader: &mut FieldReader) -> PermissionSource {
 fn rules(reader: &mut FieldReader) -> Rules {
     match reader.text("granularity").as_deref() {
         None | Some("resource") => Rules::Resource {
-            methods: set(reader.words("methods")),
+            methods: methods(reader),
             formats: set(reader.words("formats")),
             authentication: set(reader.words("authentication")),
             permissions: permissions(reader),
@@ -93,7 +153,7 @@ fn permissions(reader: &mut FieldReader) -> BTreeMap<String, BTreeSet<String>> {
             _ => None,
         };
         match words {
-            Some(words) => drop(permissions.insert(method, words)),
+            Some(words) => insert(reader, &mut permissions, "permissions", method, words),
             None => reader.reject(
                 &format!("permissions.{method}"),
                 "This is not a list of permissions.",
@@ -112,7 +172,7 @@ fn method_rules(reader: &mut FieldReader) -> BTreeMap<String, MethodRules> {
             authentication: set(reader.words("authentication")),
             permissions: set(reader.words("permissions")),
         });
-        methods.insert(method, rules);
+        insert(reader, &mut methods, "methods", method, rules);
     }
     methods
 }

@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use crate::{
     accounts::AccountError,
+    directory::OpenedGuard,
     handlers::{Payload, PayloadResponse},
+    model::Violation,
     pipeline::{Denial, Phase, script_denial},
     store::Sequence,
 };
@@ -159,8 +161,18 @@ pub(super) fn denial(problem: AccountError) -> Denial {
     }
 }
 
+/// The denial of a change that would open guarded paths.
+pub(super) fn opens_guarded(opened: &[OpenedGuard]) -> Denial {
+    let message = "The change opens paths that other resources guard. Nothing was changed. To open \
+                   them knowingly, repeat the request with opens_guarded=true, or the command with \
+                   --opens-guarded.";
+    let entry = |opened: &OpenedGuard| Violation::new("path", opened.to_string(), "");
+    Denial::message(Phase::Handler, StatusCode::CONFLICT, "OPENS_GUARDED", message)
+        .with_violations(opened.iter().map(entry).collect())
+}
+
 /// The denial of an invalid record, with all its violations.
-pub(super) fn invalid(violations: Vec<crate::model::Violation>) -> Denial {
+pub(super) fn invalid(violations: Vec<Violation>) -> Denial {
     let message = match violations.len() {
         1 => "The record is invalid.".to_owned(),
         count => format!("The record is invalid in {count} places."),

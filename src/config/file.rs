@@ -60,6 +60,9 @@ pub struct ServerSection {
     /// The trusted proxies in front: addresses and networks, separated by commas. Keyward believes
     /// what they say about their clients. Empty means that no proxy is trusted.
     pub trusted_proxies: String,
+    /// The path of the health check on this listener, such as "/healthz", for load balancers. It
+    /// needs no key and no Host. Empty means that there is none.
+    pub health_path: String,
     /// Whether each connection begins with a PROXY protocol header (version 1 or 2) that contains
     /// the client's address: "off" or "on". With "on", only trusted_proxies may connect.
     #[schemars(extend("enum" = ["off", "on"]))]
@@ -361,6 +364,7 @@ impl Default for ServerSection {
         Self {
             listen: "127.0.0.1:8080".into(),
             public_url: String::new(),
+            health_path: String::new(),
             trusted_proxies: String::new(),
             proxy_protocol: "off".into(),
             tls_certificate: String::new(),

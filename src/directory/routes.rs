@@ -8,7 +8,10 @@ use std::{
 use super::CompiledCors;
 use crate::{
     limits::Bounds,
-    model::{Format, MethodRules, Resource, Violation},
+    model::{
+        ANY_METHOD, Format, Handler, METHODS, MethodRules, Resource, Violation, is_refused_method,
+        sort_methods,
+    },
 };
 
 /// The routes of all resources.
@@ -22,7 +25,7 @@ pub struct Routes {
 }
 
 /// The rules of one path, by method.
-type PathRules = Vec<(&'static str, Arc<Rule>)>;
+type PathRules = Vec<(String, Arc<Rule>)>;
 
 /// The access rule of one method of a resource at one path.
 #[derive(Debug)]
@@ -69,11 +72,15 @@ pub struct RouteMatch<'r, 'p> {
 }
 
 impl<'r> RouteMatch<'r, '_> {
-    /// The rule of a method. `HEAD` has the rule of `GET`. `None` means that the path does not
-    /// accept the method.
+    /// The rule of a method. `HEAD` has the rule of `GET`, unless it has a rule of its own. `None`
+    /// means that the path does not accept the method.
     pub fn rule(&self, method: &str) -> Option<&'r Rule> {
-        let method = if method == "HEAD" { "GET" } else { method };
-        self.rules.iter().find(|(name, _)| *name == method).map(|(_, rule)| &**rule)
+        let own = self.listed(method);
+        let own = own.or_else(|| if method == "HEAD" { self.listed("GET") } else { None });
+        // A method that differs from a listed one by case only does not get the rule for any
+        // method, because a server behind this server may read it as the listed method.
+        let is_any = || !is_refused_method(method) && self.other_case(method).is_none();
+        own.or_else(|| self.listed(ANY_METHOD).filter(|_| is_any()))
     }
 
     /// The rules of all methods.
@@ -82,15 +89,33 @@ impl<'r> RouteMatch<'r, '_> {
     }
 
     /// The methods of a resource at this path.
-    pub fn methods_of(&self, resource: &str) -> impl Iterator<Item = &'static str> {
+    pub fn methods_of(&self, resource: &str) -> impl Iterator<Item = &'r str> {
         let of_resource = self.rules.iter().filter(move |(_, rule)| rule.resource.id == resource);
-        of_resource.map(|(method, _)| *method)
+        of_resource.map(|(method, _)| method.as_str())
     }
 
-    /// The value of the `Allow` header field (RFC 9110, section 10.2.1).
+    fn listed(&self, method: &str) -> Option<&'r Rule> {
+        self.rules.iter().find(|(name, _)| name == method).map(|(_, rule)| &**rule)
+    }
+
+    /// The listed method that differs from this one by case only.
+    pub fn other_case(&self, method: &str) -> Option<&'r str> {
+        let mut names = self.rules.iter().map(|(name, _)| name.as_str());
+        names.find(|name| *name != method && name.eq_ignore_ascii_case(method))
+    }
+
+    /// The value of the `Allow` header field (RFC 9110, section 10.2.1). If the path accepts any
+    /// method, the field lists the usual methods.
     pub fn allow_header(&self) -> String {
-        let mut methods: Vec<&str> = self.rules.iter().map(|(method, _)| *method).collect();
-        if methods.contains(&"GET") {
+        let mut methods: Vec<&str> = self.rules.iter().map(|(method, _)| method.as_str()).collect();
+        if methods.contains(&ANY_METHOD) {
+            methods.retain(|method| *method != ANY_METHOD);
+            methods.extend(METHODS);
+            methods.push("OPTIONS");
+            sort_methods(&mut methods);
+            methods.dedup();
+        }
+        if methods.contains(&"GET") && !methods.contains(&"HEAD") {
             methods.push("HEAD");
         }
         methods.join(", ")
@@ -122,29 +147,39 @@ impl Routes {
             let bounds = bounds(&resource.id);
             let cors = resource.cors.clone().map(|record| Arc::new(CompiledCors::new(record)));
             for route in resource.routes() {
-                let path_rules =
-                    paths.entry((resource.host.clone(), route.path.clone())).or_default();
+                let host = resource.host.clone().map(Resource::host_of_record);
+                let path_rules = paths.entry((host, route.path.clone())).or_default();
                 for (method, rules) in route.methods {
-                    match path_rules.iter().find(|(used, _)| *used == method) {
-                        Some((_, rule)) => problems.push(route_conflict(
-                            resource,
-                            &format!("{method} {}", route.path),
-                            &rule.resource.id,
-                        )),
-                        None => path_rules.push((
-                            method,
-                            compile_rule(
-                                resource,
-                                &route.path,
-                                rules,
-                                (bounds.clone(), cors.clone()),
-                            ),
-                        )),
+                    let mut rule =
+                        compile_rule(resource, &route.path, rules, (bounds.clone(), cors.clone()));
+                    let Some((_, other)) = path_rules.iter_mut().find(|(used, _)| *used == method)
+                    else {
+                        path_rules.push((method, rule));
+                        continue;
+                    };
+                    // The stricter rule stays, so that a conflict among stored records opens
+                    // nothing.
+                    if other.difference_to(&rule).is_some() && rule.difference_to(other).is_none() {
+                        std::mem::swap(other, &mut rule);
                     }
+                    problems.push(route_conflict(
+                        &rule.resource,
+                        &format!("{method} {}", route.path),
+                        &other.resource.id,
+                    ));
                 }
             }
         }
-        for ((host, path), rules) in paths.into_iter().filter(|(_, rules)| !rules.is_empty()) {
+        paths.retain(|_, rules| !rules.is_empty());
+        // A pattern that another resource has for the root is more specific, and has precedence.
+        let roots: Vec<_> = paths
+            .iter()
+            .flat_map(|((host, path), rules)| {
+                roots_of(path).map(move |root| ((host.clone(), root.to_owned()), rules.clone()))
+            })
+            .filter(|(place, _)| !paths.contains_key(place))
+            .collect();
+        for ((host, path), rules) in paths.into_iter().chain(roots) {
             let resource = rules[0].1.resource.clone();
             let router = match host {
                 Some(host) => routes.hosts.entry(host).or_default(),
@@ -155,14 +190,17 @@ impl Routes {
                     matchit::InsertError::Conflict { with } => with.to_string(),
                     other => other.to_string(),
                 };
-                problems.push(route_conflict(&resource, &path, &other));
+                if !matches_same_paths(&other, &path) || resource.path.as_ref() == Some(&path) {
+                    problems.push(route_conflict(&resource, &path, &other));
+                }
             }
         }
         routes.resources = sorted.into_iter().collect();
         (routes, problems)
     }
 
-    /// Finds the rules of a normalised path at a host (in lower case, without port). A resource
+    /// Finds the rules of a normalised path at a host, which
+    /// [`normal_host`](crate::model::normal_host) has brought into its form. A resource
     /// with this host has precedence over resources without a host.
     pub fn find<'r, 'p>(&'r self, host: &str, path: &'p str) -> Option<RouteMatch<'r, 'p>> {
         let of_host = if self.hosts.is_empty() {
@@ -174,10 +212,36 @@ impl Routes {
         Some(RouteMatch { rules: found.value, params: found.params })
     }
 
+    /// Whether the operator has configured no resource: there is at most the shipped user entity.
+    pub fn are_unconfigured(&self) -> bool {
+        self.resources.values().all(|resource| resource.handler == Handler::EntityUser)
+    }
+
     /// All resources, in undefined order.
     pub fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.resources.values()
     }
+}
+
+/// The paths that a pattern covers beside those that the router matches: `/a/{*rest}` also covers
+/// `/a/` and `/a`, and `/{*rest}` covers `/`. The parameter is empty there.
+fn roots_of(pattern: &str) -> impl Iterator<Item = &str> {
+    let folder = pattern.rfind("/{*").map(|slash| &pattern[..=slash]);
+    let bare = folder.and_then(|folder| folder.strip_suffix('/')).filter(|bare| !bare.is_empty());
+    folder.into_iter().chain(bare)
+}
+
+/// Whether two patterns differ at most in the names of their parameters.
+fn matches_same_paths(one: &str, other: &str) -> bool {
+    let without_names = |pattern: &str| {
+        let mut is_name = false;
+        let keep = |c: &char| {
+            is_name = (is_name || *c == '{') && *c != '}';
+            !is_name || *c == '{' || *c == '*'
+        };
+        pattern.chars().filter(keep).collect::<String>()
+    };
+    without_names(one) == without_names(other)
 }
 
 fn route_conflict(resource: &Resource, route: &str, other: &str) -> Violation {
@@ -216,30 +280,21 @@ fn compile_rule(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Handler, Rules};
+    use crate::model::Rules;
 
     fn respond(id: &str, path: &str, methods: &[&str]) -> Resource {
         let set = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect();
         Resource {
             id: id.into(),
-            enabled: true,
             handler: Handler::Respond,
             path: Some(path.into()),
-            host: None,
             rules: Rules::Resource {
                 methods: set(methods),
                 formats: set(&["any"]),
                 authentication: set(&["*"]),
                 permissions: BTreeMap::new(),
             },
-            applications: Vec::new(),
-            permission: crate::model::PermissionSource::Records,
-            buffer_body: false,
-            body: crate::model::BodyRules::default(),
-            respond: None,
-            proxy: None,
-            rate_limit: None,
-            cors: None,
+            ..Resource::entity_user()
         }
     }
 
@@ -281,5 +336,98 @@ mod tests {
         let (_, problems) =
             Routes::new([respond("a", "/x/{one}", &["GET"]), respond("b", "/x/{two}", &["POST"])]);
         assert_eq!(problems.len(), 1);
+    }
+
+    #[test]
+    fn prefix_covers_its_root_unless_another_pattern_has_it() {
+        let resources = || {
+            [
+                respond("admin", "/site/admin/{*rest}", &["GET"]),
+                respond("all", "/{*rest}", &["GET"]),
+                respond("site", "/site/{*rest}", &["GET"]),
+            ]
+        };
+        let (routes, problems) = Routes::new(resources());
+        assert_eq!(problems, []);
+        for (path, id) in [
+            ("/", "all"),
+            ("/site", "site"),
+            ("/site/", "site"),
+            ("/site/x/", "site"),
+            ("/site/admin", "admin"),
+            ("/site/admin/", "admin"),
+            ("/site/admin/x", "admin"),
+            ("/site/administrator", "site"),
+        ] {
+            assert_eq!(resource_at(&routes, "", path, "GET"), Some(id), "{path}");
+            let params = routes.find("", path).unwrap().params;
+            assert!(params.len() < 2 && params.get("rest") != Some("/"), "{path}");
+        }
+        let exact = [respond("exact", "/site/admin", &["POST"]), respond("home", "/", &["GET"])];
+        let (routes, problems) = Routes::new(resources().into_iter().chain(exact));
+        assert_eq!(problems, []);
+        assert_eq!(resource_at(&routes, "", "/site/admin", "POST"), Some("exact"));
+        assert_eq!(resource_at(&routes, "", "/site/admin", "GET"), None);
+        assert_eq!(resource_at(&routes, "", "/site/admin/", "GET"), Some("admin"));
+        assert_eq!(resource_at(&routes, "", "/", "GET"), Some("home"));
+        let named = [
+            respond("tenant", "/t/{tenant}/{*rest}", &["GET"]),
+            respond("name", "/t/{name}", &["GET"]),
+        ];
+        let (routes, problems) = Routes::new(named);
+        assert_eq!(problems, []);
+        assert_eq!(resource_at(&routes, "", "/t/a", "GET"), Some("name"));
+        assert_eq!(resource_at(&routes, "", "/t/a/", "GET"), Some("tenant"));
+    }
+
+    #[test]
+    fn any_method_is_every_method_that_no_rule_names() {
+        let open = respond("open", "/x", &["any"]);
+        let (routes, problems) = Routes::new([open, respond("read", "/x", &["GET", "PROPFIND"])]);
+        assert_eq!(problems, []);
+        for (method, id) in [
+            ("GET", Some("read")),
+            ("HEAD", Some("read")),
+            ("PROPFIND", Some("read")),
+            ("POST", Some("open")),
+            ("OPTIONS", Some("open")),
+            ("PURGE", Some("open")),
+            ("propfind", None),
+            ("TRACE", None),
+            ("CONNECT", None),
+        ] {
+            assert_eq!(resource_at(&routes, "", "/x", method), id, "{method}");
+        }
+        let allow = routes.find("", "/x").unwrap().allow_header();
+        assert_eq!(allow, "GET, POST, PATCH, PUT, DELETE, OPTIONS, PROPFIND, HEAD");
+        let (_, problems) =
+            Routes::new([respond("a", "/x", &["any"]), respond("b", "/x", &["any"])]);
+        assert_eq!(problems.len(), 1);
+    }
+
+    #[test]
+    fn head_can_have_a_rule_of_its_own() {
+        let both = [respond("get", "/x", &["GET"]), respond("head", "/x", &["HEAD"])];
+        let (routes, _) = Routes::new(both);
+        assert_eq!(resource_at(&routes, "", "/x", "HEAD"), Some("head"));
+        assert_eq!(routes.find("", "/x").unwrap().allow_header(), "GET, HEAD");
+    }
+
+    #[test]
+    fn host_of_a_record_is_normalised() {
+        let mut with_host = respond("host", "/x", &["GET"]);
+        with_host.host = Some("API.example.".into());
+        let (routes, _) = Routes::new([with_host.clone(), respond("any", "/x", &["GET"])]);
+        assert_eq!(resource_at(&routes, "api.example", "/x", "GET"), Some("host"));
+        // Of two stored records that have become one, the stricter one has the route.
+        let mut open = respond("a-open", "/x", &["GET"]);
+        open.host = Some("api.example".into());
+        let Rules::Resource { authentication, .. } = &mut open.rules else { unreachable!() };
+        authentication.insert("anonymous".into());
+        for pair in [[open.clone(), with_host.clone()], [with_host, open]] {
+            let (routes, problems) = Routes::new(pair);
+            assert_eq!(resource_at(&routes, "api.example", "/x", "GET"), Some("host"));
+            assert_eq!(problems.len(), 1);
+        }
     }
 }

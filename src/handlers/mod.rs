@@ -74,7 +74,7 @@ pub struct Hop<'a> {
     pub port: Option<u16>,
     /// The prefix that proxies have removed from the path, without a trailing slash.
     pub prefix: Option<&'a str>,
-    /// Host and port as this server received them.
+    /// Host and port as this server received them, in their normal form.
     pub authority: &'a str,
 }
 
@@ -101,6 +101,14 @@ impl UrlScheme {
         match self {
             Self::Http => "http",
             Self::Https => "https",
+        }
+    }
+
+    /// The port of a URL without a port.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
         }
     }
 }
@@ -159,6 +167,11 @@ impl Handlers {
     /// The names of the identity header fields.
     pub fn identity_fields(&self) -> &IdentityFields {
         &self.identity_fields
+    }
+
+    /// The accounts whose requests the handlers serve.
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// The limits of request bodies.

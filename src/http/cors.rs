@@ -17,7 +17,7 @@ use super::cache::vary_by;
 use crate::{
     directory::{CompiledCors, Policy, RouteMatch, Rule},
     handlers::PayloadResponse,
-    model::PreflightMode,
+    model::{ANY_METHOD, METHODS, PreflightMode},
     pipeline::{Denial, Phase, Preflight, Request, may_pass_preflight},
 };
 
@@ -96,7 +96,7 @@ fn allow(
         let origin = String::from_utf8_lossy(preflight.origin().as_bytes());
         return Err(Problem { refused: format!("origin {origin}"), list: "cors.origins" });
     };
-    let methods = allowed_methods(found, rule);
+    let methods = allowed_methods(found, rule, preflight.method());
     if !methods.contains(&preflight.method()) {
         let refused = format!("method {}", preflight.method());
         return Err(Problem { refused, list: "cors.methods" });
@@ -124,11 +124,18 @@ fn allow(
     Ok(headers)
 }
 
-/// The methods of the resource at this path that pages may use.
-fn allowed_methods(found: &RouteMatch<'_, '_>, rule: &Rule) -> Vec<&'static str> {
+/// The methods of the resource at this path that pages may use. A resource for any method has the
+/// usual methods and the `wanted` one.
+fn allowed_methods<'a>(found: &RouteMatch<'a, '_>, rule: &Rule, wanted: &'a str) -> Vec<&'a str> {
     let mut methods = Vec::new();
     let Some(cors) = &rule.resource.cors else { return methods };
-    for method in found.methods_of(&rule.resource.id) {
+    let mut candidates: Vec<&str> = found.methods_of(&rule.resource.id).collect();
+    if candidates.contains(&ANY_METHOD) {
+        candidates.retain(|method| *method != ANY_METHOD);
+        candidates.extend(METHODS);
+        candidates.extend((!METHODS.contains(&wanted) && wanted != "HEAD").then_some(wanted));
+    }
+    for method in candidates {
         let is_allowed = cors.allows_method(method);
         methods.extend(is_allowed.then_some(method));
         // `GET` includes `HEAD`.

@@ -4,7 +4,7 @@
 //! An entry point only describes the request that it has received ([`Received`]), and uses the
 //! grant.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::net::IpAddr;
 
 #[cfg(feature = "server")]
 use ::http::HeaderValue;
@@ -16,10 +16,11 @@ use super::{
     cache::{self, CacheRules},
     cors::{self, CorsFields, PREFLIGHT_FIELDS, PreflightResult},
     host::Host,
-    negotiate, path,
+    kept, negotiate,
+    path::{self, NormalPath},
 };
 use crate::{
-    directory::{CompiledCors, RouteMatch, Rule},
+    directory::{CompiledCors, RouteMatch, Routes, Rule},
     handlers::Origin,
     pipeline::{
         Action, Denial, Face, Gate, Grant, Phase, Quota, Request, RequestContext, ResponseHooks,
@@ -27,9 +28,15 @@ use crate::{
     scripting::ResponseParts,
 };
 
+/// The message for the operator of a store without resources, as it is after the first start.
+const NO_RESOURCE: &str = "no resource is configured. For an application behind a proxy, run: \
+    keyward resource add all --handler decide --path '/{*rest}' --method any --format any \
+    --authentication '*'";
+
 /// A request, as the server or the layer has received it.
 #[derive(Clone, Copy)]
 pub(crate) struct Received<'a> {
+    /// The method in its one spelling, as [`normalise`](super::method::normalise) writes it.
     pub method: &'a Method,
     /// The path, as the client sent it.
     pub path: &'a str,
@@ -42,7 +49,7 @@ pub(crate) struct Received<'a> {
 
 impl<'a> Received<'a> {
     /// The path in its normal form. Borrowed if the client sent the path in this form.
-    pub fn normal_path(self) -> Result<Cow<'a, str>, Denial> {
+    pub fn normal_path(self) -> Result<NormalPath<'a>, Denial> {
         path::normalise(self.path).map_err(bad_request)
     }
 
@@ -85,14 +92,21 @@ pub(crate) struct GuardedRequest<'c, 'r> {
 impl<'c: 'r, 'r> GuardedRequest<'c, 'r> {
     /// Finds the route of a request among the resources of the store. Also returns the values of
     /// the parameters in the route's path pattern. Absolute URLs in denials begin with `origin`.
+    /// `path` is the path of the request.
+    ///
+    /// # Errors
+    /// The path has ambiguous characters, and the resource does not keep them.
     pub fn on_route(
         gate: &'c Gate,
         context: &'c RequestContext,
         request: Request<'r>,
+        path: &NormalPath<'_>,
         origin: Origin<'_>,
-    ) -> (Self, Params<'r, 'r>) {
-        let found = context.policy.routes.find(request.host.unwrap_or_default(), request.path);
-        let action = action(&request, found.as_ref(), origin);
+    ) -> Result<(Self, Params<'r, 'r>), Denial> {
+        let routes = &context.policy.routes;
+        let found = routes.find(request.host.unwrap_or_default(), request.path);
+        kept::check(routes, &request, path, found.as_ref()).map_err(bad_request)?;
+        let action = action(&request, routes, found.as_ref(), origin);
         let preflight = found.as_ref().and_then(|found| {
             let result = cors::preflight(&context.policy, &request, found)?;
             Some(Box::new(result))
@@ -105,7 +119,7 @@ impl<'c: 'r, 'r> GuardedRequest<'c, 'r> {
             (action, _) => action.rule().and_then(|rule| rule.cors.as_deref()),
         };
         let params = found.map(|found| found.params).unwrap_or_default();
-        (Self { gate, context, request, action, preflight, cors }, params)
+        Ok((Self { gate, context, request, action, preflight, cors }, params))
     }
 
     /// A request to a program that defines no resources.
@@ -268,6 +282,7 @@ pub(crate) async fn run_hooks(
 /// The action that a request asks for, by its route.
 fn action<'a>(
     request: &Request<'_>,
+    routes: &Routes,
     found: Option<&RouteMatch<'a, '_>>,
     origin: Origin<'_>,
 ) -> Action<'a> {
@@ -276,13 +291,20 @@ fn action<'a>(
         let message = format!("No route found for \"{method} {origin}{path}\"");
         let code = "ROUTE_NOT_FOUND";
         let denial = Denial::message(Phase::Edge, StatusCode::NOT_FOUND, code, message);
-        return Action::NoRoute(denial);
+        return Action::NoRoute(if routes.are_unconfigured() {
+            denial.with_internal_message(NO_RESOURCE)
+        } else {
+            denial
+        });
     };
     let Some(rule) = found.rule(method.as_str()) else {
         let allow = found.allow_header();
-        let message = format!(
+        let mut message = format!(
             "No route found for \"{method} {origin}{path}\": Method Not Allowed (Allow: {allow})"
         );
+        if let Some(listed) = found.other_case(method.as_str()) {
+            message.push_str(&format!(". Methods are case-sensitive: send {listed}."));
+        }
         let code = "METHOD_NOT_ALLOWED";
         let denial = Denial::message(Phase::Edge, StatusCode::METHOD_NOT_ALLOWED, code, message);
         return Action::NoRoute(denial.with_allow(allow));

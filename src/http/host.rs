@@ -1,15 +1,21 @@
 //! Reads the host that a request is for. A request without a host is rejected. A request with two
 //! hosts is rejected too, because a proxy in front of this server may have used the other host.
+//!
+//! A host has one spelling ([`normal_host`]), so that the host of the decision is the host that is
+//! routed, forwarded and shown.
 
 use std::borrow::Cow;
 
 use ::http::{Version, header::HOST, request::Parts};
 
+use crate::{handlers::UrlScheme, model::normal_host};
+
 /// The host that a request is sent to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Host<'a> {
-    authority: &'a str,
-    name: Cow<'a, str>,
+    authority: Cow<'a, str>,
+    /// The length of the name at the beginning of the authority.
+    name_length: usize,
 }
 
 /// The reason why a request has no usable host.
@@ -24,60 +30,80 @@ pub(crate) enum HostProblem {
 }
 
 impl Host<'_> {
-    /// Host and port as the client wrote them. Safe to put into a URL.
+    /// The host with its port, unless the scheme implies the port. Safe to put into a URL.
     pub fn authority(&self) -> &str {
-        self.authority
+        &self.authority
     }
 
-    /// The host in lower case, without the port.
+    /// The host without the port, in the form of [`normal_host`].
     pub fn name(&self) -> &str {
-        &self.name
+        &self.authority[..self.name_length]
     }
 }
 
 /// The host of a request: the authority of its target, or its `Host` field (RFC 9112, section 3.2).
-pub(crate) fn of_request(request: &Parts) -> Result<Host<'_>, HostProblem> {
+/// The scheme implies a port.
+pub(crate) fn of_request(request: &Parts, scheme: UrlScheme) -> Result<Host<'_>, HostProblem> {
     let mut fields = request.headers.get_all(HOST).iter();
     let field = fields.next();
     if fields.next().is_some() {
         return Err(HostProblem::Several);
     }
-    let field =
-        field.map(|value| value.to_str().map_err(|_| HostProblem::Malformed)).transpose()?;
+    // An internationalised name may come as UTF-8.
+    let field = field.map(|value| std::str::from_utf8(value.as_bytes()));
+    let field = field.transpose().map_err(|_| HostProblem::Malformed)?;
     let target = request.uri.authority().map(|authority| authority.as_str());
-    let authority = match (target, field) {
-        (Some(target), Some(field)) if !target.eq_ignore_ascii_case(field) => {
-            return Err(HostProblem::Several);
+    match (target, field) {
+        (Some(target), Some(field)) if target != field => {
+            let host = parse(target, scheme)?;
+            if host == parse(field, scheme)? { Ok(host) } else { Err(HostProblem::Several) }
         }
-        (Some(target), _) if request.version >= Version::HTTP_2 || field.is_some() => target,
-        (None, Some(field)) => field,
-        _ => return Err(HostProblem::Missing),
-    };
-    parse(authority)
+        (Some(target), _) if request.version >= Version::HTTP_2 || field.is_some() => {
+            parse(target, scheme)
+        }
+        (None, Some(field)) => parse(field, scheme),
+        _ => Err(HostProblem::Missing),
+    }
 }
 
-/// Parses an authority: a host name or address, with an optional port.
-pub(crate) fn parse(authority: &str) -> Result<Host<'_>, HostProblem> {
-    let (name, port) = match authority.strip_prefix('[') {
-        Some(rest) => {
-            let end = rest.find(']').ok_or(HostProblem::Malformed)? + 2;
-            let is_address = rest[..end - 2].parse::<std::net::Ipv6Addr>().is_ok();
-            is_address.then(|| authority.split_at(end)).ok_or(HostProblem::Malformed)?
+/// Parses an authority: a host name or address, with an optional port. Borrows an authority that is
+/// in its normal form.
+pub(crate) fn parse(authority: &str, scheme: UrlScheme) -> Result<Host<'_>, HostProblem> {
+    let end_of_name = if authority.starts_with('[') {
+        authority.find(']').map_or(authority.len(), |end| end + 1)
+    } else {
+        authority.find(':').unwrap_or(authority.len())
+    };
+    let (name, port) = authority.split_at(end_of_name);
+    let normal = normal_host(name).ok_or(HostProblem::Malformed)?;
+    let number = parse_port(port)?.filter(|number| *number != scheme.default_port());
+    let name_length = normal.len();
+    let authority = match (normal, number) {
+        (Cow::Borrowed(name), None) => Cow::Borrowed(name),
+        // The text of the port is not normal if it is empty or begins with a zero.
+        (Cow::Borrowed(name), Some(_)) if name.len() == end_of_name && !port.starts_with(":0") => {
+            Cow::Borrowed(authority)
         }
-        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+        (name, Some(number)) => Cow::Owned(format!("{name}:{number}")),
+        (name, None) => name,
     };
-    let is_port = match port.strip_prefix(':') {
-        Some(digits) => digits.len() <= 5 && digits.bytes().all(|b| b.is_ascii_digit()),
-        None => port.is_empty(),
+    Ok(Host { authority, name_length })
+}
+
+/// Parses a colon with a port. `None` means that there is no port: the text, or the port, is empty.
+fn parse_port(text: &str) -> Result<Option<u16>, HostProblem> {
+    let digits = match text.strip_prefix(':') {
+        Some(digits) => digits,
+        None if text.is_empty() => return Ok(None),
+        None => return Err(HostProblem::Malformed),
     };
-    let is_name_byte = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-    let is_name = name.starts_with('[') || (!name.is_empty() && name.bytes().all(is_name_byte));
-    if !is_name || !is_port {
+    if digits.len() > 5 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Err(HostProblem::Malformed);
     }
-    let is_lower = !name.bytes().fold(false, |upper, b| upper | b.is_ascii_uppercase());
-    let name = if is_lower { name.into() } else { name.to_ascii_lowercase().into() };
-    Ok(Host { authority, name })
+    if digits.is_empty() {
+        return Ok(None);
+    }
+    digits.parse().map(Some).map_err(|_| HostProblem::Malformed)
 }
 
 #[cfg(test)]
@@ -92,33 +118,73 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
+    fn read(parts: &Parts) -> Result<(String, String), HostProblem> {
+        let host = of_request(parts, UrlScheme::Http)?;
+        Ok((host.authority().to_owned(), host.name().to_owned()))
+    }
+
     #[test]
-    fn port_and_upper_case_are_not_part_of_the_name() {
-        for (authority, name) in [
-            ("api.example", "api.example"),
-            ("API.Example:8080", "api.example"),
-            ("127.0.0.1:1", "127.0.0.1"),
-            ("[::1]:8080", "[::1]"),
-            ("[::1]", "[::1]"),
-            ("a_b-c", "a_b-c"),
+    fn authority_has_one_spelling() {
+        for (text, authority, name) in [
+            ("api.example", "api.example", "api.example"),
+            ("API.Example:8080", "api.example:8080", "api.example"),
+            ("api.example.:8080", "api.example:8080", "api.example"),
+            ("api.example:80", "api.example", "api.example"),
+            ("api.example:", "api.example", "api.example"),
+            ("api.example:080", "api.example", "api.example"),
+            ("api.example:0443", "api.example:443", "api.example"),
+            ("api.example:443", "api.example:443", "api.example"),
+            ("127.0.0.1:1", "127.0.0.1:1", "127.0.0.1"),
+            ("[::1]:8080", "[::1]:8080", "[::1]"),
+            ("[0::1]:80", "[::1]", "[::1]"),
+            ("bücher.example:81", "xn--bcher-kva.example:81", "xn--bcher-kva.example"),
         ] {
-            let parts = parts("/", &[authority]);
-            let host = of_request(&parts).unwrap();
-            assert_eq!((host.authority(), host.name()), (authority, name));
+            let read = read(&parts("/", &[text])).unwrap();
+            assert_eq!((&*read.0, &*read.1), (authority, name), "{text}");
+            assert_eq!(parse(authority, UrlScheme::Http).unwrap().authority(), authority);
+        }
+        assert_eq!(parse("a:443", UrlScheme::Https).unwrap().authority(), "a");
+        assert_eq!(parse("a:80", UrlScheme::Https).unwrap().authority(), "a:80");
+    }
+
+    #[test]
+    fn normal_authority_is_borrowed() {
+        for text in ["api.example", "api.example:8080", "api.example:80", "api.example.", "[::1]:1"]
+        {
+            let host = parse(text, UrlScheme::Http).unwrap();
+            assert!(matches!(host.authority, Cow::Borrowed(_)), "{text}");
         }
     }
 
     #[test]
     fn missing_repeated_and_malformed_hosts_are_rejected() {
         for bad in [
-            "", "a b", "a/b", "a@b", "a:b", "a:123456", "[::1", "[x]", "[::1]x", "a?b", "a\"b",
-            "a,b", ":80",
+            "",
+            "a b",
+            "a/b",
+            "a@b",
+            "a:b",
+            "a:123456",
+            "a:65536",
+            "a:+1",
+            "a:1:2",
+            "[::1",
+            "[x]",
+            "[::1]x",
+            "a?b",
+            "a\"b",
+            "a,b",
+            ":80",
+            "a..b",
+            "127.1",
+            "[::ffff:1.2.3.4]",
         ] {
-            assert_eq!(of_request(&parts("/", &[bad])), Err(HostProblem::Malformed), "{bad}");
+            assert_eq!(read(&parts("/", &[bad])), Err(HostProblem::Malformed), "{bad}");
         }
-        assert_eq!(of_request(&parts("/", &[])), Err(HostProblem::Missing));
-        assert_eq!(of_request(&parts("/", &["a", "a"])), Err(HostProblem::Several));
-        assert_eq!(of_request(&parts("http://a/", &["b"])), Err(HostProblem::Several));
-        assert_eq!(of_request(&parts("http://A/", &["a"])).unwrap().name(), "a");
+        assert_eq!(read(&parts("/", &[])), Err(HostProblem::Missing));
+        assert_eq!(read(&parts("/", &["a", "a"])), Err(HostProblem::Several));
+        assert_eq!(read(&parts("http://a/", &["b"])), Err(HostProblem::Several));
+        assert_eq!(read(&parts("http://a:81/", &["a"])), Err(HostProblem::Several));
+        assert_eq!(read(&parts("http://A:80/", &["a."])).unwrap().0, "a");
     }
 }

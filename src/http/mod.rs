@@ -7,6 +7,8 @@ pub(crate) mod cors;
 pub(crate) mod forwarded;
 pub(crate) mod guard;
 pub(crate) mod host;
+mod kept;
+pub(crate) mod method;
 mod negotiate;
 pub(crate) mod path;
 pub mod response;

@@ -19,7 +19,9 @@ pub fn check_formats(request: &Request<'_>, formats: &[Format]) -> Result<(), De
     if formats.contains(&Format::Any) {
         return Ok(());
     }
-    if [Method::POST, Method::PATCH, Method::PUT].contains(request.method) {
+    let has_body = [Method::POST, Method::PATCH, Method::PUT].contains(request.method)
+        || request.method.as_str() == "QUERY";
+    if has_body {
         check_body(request.headers, formats)?;
     }
     let might_name_format = |query: &&str| query.contains("format") || query.contains('%');

@@ -4,7 +4,7 @@
 //! An ambiguous path is rejected, because a server behind this server may interpret the path in
 //! another way.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Deref};
 
 /// The reason why a path has no normal form. The text is for the client and does not repeat the
 /// path.
@@ -28,19 +28,112 @@ pub(crate) enum PathProblem {
     NotText,
     #[error("The path leads above the root.")]
     AboveRoot,
+    #[error("The path contains a dot segment beside an encoded slash or a semicolon.")]
+    HiddenDots,
+    #[error("The path can also be read as a path that is guarded more strictly.")]
+    OtherReading,
+}
+
+/// A path in its normal form. Derefs to the text.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NormalPath<'a> {
+    text: Cow<'a, str>,
+    kept: Kept,
+}
+
+/// The ambiguous characters of a path in its normal form. Only a resource that keeps them may get
+/// such a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Kept {
+    /// An encoded slash, as `%2F`.
+    pub encoded_slash: bool,
+    /// A semicolon, as `;` or `%3B`.
+    pub semicolon: bool,
+}
+
+impl Kept {
+    pub const NONE: Self = Self { encoded_slash: false, semicolon: false };
+
+    /// The problem of a path for a resource that keeps only the characters in `allowed`.
+    pub fn check(self, allowed: Self) -> Result<(), PathProblem> {
+        if self.encoded_slash && !allowed.encoded_slash {
+            return Err(PathProblem::HiddenSeparator);
+        }
+        if self.semicolon && !allowed.semicolon {
+            return Err(PathProblem::Semicolon);
+        }
+        Ok(())
+    }
+}
+
+impl NormalPath<'_> {
+    pub fn kept(&self) -> Kept {
+        self.kept
+    }
+
+    /// The text, if the client sent another text.
+    pub fn into_changed(self) -> Option<String> {
+        match self.text {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(text) => Some(text),
+        }
+    }
+}
+
+impl Deref for NormalPath<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
 }
 
 /// The normal form of a path: no unreserved character is percent-encoded, all percent-encodings
 /// have upper-case digits (RFC 3986, section 6.2.2), and there are no empty segments and no dot
-/// segments.
-pub(crate) fn normalise(raw: &str) -> Result<Cow<'_, str>, PathProblem> {
+/// segments. An encoded slash and a semicolon stay as they are, for [`Kept::check`].
+pub(crate) fn normalise(raw: &str) -> Result<NormalPath<'_>, PathProblem> {
     if !raw.starts_with('/') {
         return Err(PathProblem::NotAbsolute);
     }
     if is_normal(raw) {
-        return Ok(Cow::Borrowed(raw));
+        return Ok(NormalPath { text: Cow::Borrowed(raw), kept: Kept::NONE });
     }
-    resolve(&unescape(raw)?).map(Cow::Owned)
+    let (path, kept) = unescape(raw)?;
+    let path = resolve(&path)?;
+    if kept != Kept::NONE && hides_dots(&path) {
+        return Err(PathProblem::HiddenDots);
+    }
+    Ok(NormalPath { text: Cow::Owned(path), kept })
+}
+
+/// Whether a program that decodes an encoded slash, or removes a semicolon with the text behind it,
+/// would find a dot segment.
+fn hides_dots(path: &str) -> bool {
+    let is_dots = |part: &str| [".", ".."].contains(&without_parameters(part));
+    path.split('/').any(|segment| segment.split("%2F").any(is_dots))
+}
+
+/// A segment without its parameters (RFC 3986, section 3.3).
+fn without_parameters(segment: &str) -> &str {
+    let end = segment.find(';').into_iter().chain(segment.find("%3B")).min();
+    &segment[..end.unwrap_or(segment.len())]
+}
+
+/// The other paths that programs may read in a path with kept characters.
+pub(crate) fn other_readings(path: &NormalPath<'_>) -> Vec<String> {
+    let Kept { encoded_slash, semicolon } = path.kept;
+    let mut readings = Vec::new();
+    for (decodes, removes) in [(true, false), (false, true), (true, true)] {
+        if (decodes && !encoded_slash) || (removes && !semicolon) {
+            continue;
+        }
+        let decoded = if decodes { path.replace("%2F", "/") } else { (**path).to_owned() };
+        let segment = |segment| if removes { without_parameters(segment) } else { segment };
+        let read = decoded.split('/').map(segment).collect::<Vec<_>>().join("/");
+        // The normal form hides no dot segments, so this does not fail.
+        readings.extend(resolve(&read));
+    }
+    readings
 }
 
 /// Whether a quick check proves that a path is in its normal form. Almost all paths pass this
@@ -60,7 +153,8 @@ fn is_normal(raw: &str) -> bool {
 }
 
 /// Decodes the characters that need no encoding, in one pass.
-fn unescape(raw: &str) -> Result<String, PathProblem> {
+fn unescape(raw: &str) -> Result<(String, Kept), PathProblem> {
+    let mut kept = Kept::NONE;
     let mut out = Vec::with_capacity(raw.len());
     let mut decoded = Vec::with_capacity(raw.len());
     let mut bytes = raw.as_bytes();
@@ -71,10 +165,10 @@ fn unescape(raw: &str) -> Result<String, PathProblem> {
         };
         bytes = if is_encoded { &rest[2..] } else { rest };
         match byte {
-            b'/' if is_encoded => return Err(PathProblem::HiddenSeparator),
+            b'/' if is_encoded => kept.encoded_slash = true,
             b'\\' if is_encoded => return Err(PathProblem::HiddenSeparator),
             b'\\' => return Err(PathProblem::Backslash),
-            b';' => return Err(PathProblem::Semicolon),
+            b';' => kept.semicolon = true,
             0..=0x1f | 0x7f => return Err(PathProblem::Control),
             b'%' if escape(bytes).is_some() => return Err(PathProblem::EncodedTwice),
             0x80.. if !is_encoded => return Err(PathProblem::NotText),
@@ -94,7 +188,8 @@ fn unescape(raw: &str) -> Result<String, PathProblem> {
     if decoded.chars().any(char::is_control) {
         return Err(PathProblem::Control);
     }
-    Ok(String::from_utf8(out).expect("all bytes that are not ASCII have been encoded"))
+    let out = String::from_utf8(out).expect("all bytes that are not ASCII have been encoded");
+    Ok((out, kept))
 }
 
 /// The byte that a percent-encoding stands for. `digits` begins after the percent sign.
@@ -128,6 +223,36 @@ mod tests {
 
     use super::*;
 
+    /// The normal form for a resource that keeps no ambiguous characters.
+    fn checked(raw: &str) -> Result<String, PathProblem> {
+        let path = normalise(raw)?;
+        path.kept().check(Kept::NONE)?;
+        Ok(path.to_string())
+    }
+
+    #[test]
+    fn kept_characters_have_one_spelling_and_hide_no_dot_segments() {
+        for (raw, normal, readings) in [
+            ("/a%2fb", "/a%2Fb", ["/a/b"].as_slice()),
+            ("//x/../%61%2Fb/", "/a%2Fb/", &["/a/b/"]),
+            ("/a%2f%2fb", "/a%2F%2Fb", &["/a/b"]),
+            ("/a;b=c/d", "/a;b=c/d", &["/a/d"]),
+            ("/a%3bb", "/a%3Bb", &["/a"]),
+            ("/;x/a", "/;x/a", &["/a"]),
+            ("/a;x%2fb", "/a;x%2Fb", &["/a;x/b", "/a", "/a/b"]),
+        ] {
+            let path = normalise(raw).unwrap();
+            assert_eq!(&*path, normal, "{raw}");
+            assert_eq!(other_readings(&path), readings, "{raw}");
+            assert_eq!(normalise(&path).as_deref(), Ok(normal), "{raw}");
+        }
+        for raw in
+            ["/a/..%2fb", "/a%2f../b", "/a%2f%2e%2e", "/a/..;/b", "/.;x", "/..%3bx", "/a%2f.;x"]
+        {
+            assert_eq!(normalise(raw), Err(PathProblem::HiddenDots), "{raw}");
+        }
+    }
+
     #[test]
     fn paths_are_brought_into_their_normal_form() {
         for (raw, normal) in [
@@ -150,9 +275,9 @@ mod tests {
             ("/100%25", "/100%25"),
             ("/100%25zz", "/100%25zz"),
         ] {
-            assert_eq!(normalise(raw).as_deref(), Ok(normal), "{raw}");
+            assert_eq!(checked(raw).as_deref(), Ok(normal), "{raw}");
         }
-        assert!(matches!(normalise("/user/1"), Ok(Cow::Borrowed(_))));
+        assert!(matches!(normalise("/user/1").unwrap().text, Cow::Borrowed(_)));
     }
 
     #[test]
@@ -185,7 +310,7 @@ mod tests {
             ("/a/../..", AboveRoot),
             ("/%2e%2e/a", AboveRoot),
         ] {
-            assert_eq!(normalise(raw), Err(problem), "{raw}");
+            assert_eq!(checked(raw), Err(problem), "{raw}");
         }
     }
 
@@ -195,6 +320,8 @@ mod tests {
             if let Ok(normal) = normalise(&raw) {
                 let again = normalise(&normal);
                 prop_assert_eq!(again.as_deref(), Ok(&*normal), "{}", raw);
+            }
+            if let Ok(normal) = checked(&raw) {
                 let padded = format!("{normal}/");
                 for odd in ["//", "/./", "/../"] {
                     prop_assert!(!padded.trim_end_matches('/').contains(odd), "{normal}");

@@ -2,17 +2,16 @@
 //! the client.
 
 use std::{
-    borrow::Cow,
     error::Error,
     future::Future,
     net::{IpAddr, Ipv4Addr},
 };
 
 use ::http::{
-    HeaderMap, HeaderName, Request, Response, Uri,
-    header::HOST,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri,
+    header::{CONTENT_LENGTH, HOST},
     request::Parts,
-    uri::{PathAndQuery, Scheme},
+    uri::{Authority, PathAndQuery, Scheme},
 };
 use bytes::Bytes;
 use hyper::body::Body as HttpBody;
@@ -25,6 +24,8 @@ use crate::{
         forwarded::{Report, is_among},
         guard::{self, GuardedRequest, Received, ResponseChanges, bad_request},
         host::{self, Host, HostProblem},
+        method,
+        path::Kept,
         response,
     },
     pipeline::{self, Action, Denial, EntryRules, RequestContext},
@@ -41,6 +42,9 @@ struct AllowedRequest<'a, B> {
     body: LayerBody<B>,
     /// The path in its normal form. `None` means that the client sent the path in this form.
     path: Option<String>,
+    /// The host in its normal form. `None` means that the client sent the host in this form, or
+    /// sent none.
+    host: Option<String>,
     action: Action<'a>,
     changes: ResponseChanges<'a>,
 }
@@ -69,7 +73,8 @@ impl Layer {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
         F: Future<Output = Result<Response<R>, E>>,
     {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let is_read_as_other = method::normalise(&mut parts.method);
         let peer = (self.0.find_client)(&parts).unwrap_or(UNKNOWN);
         let (method, uri) = (parts.method.clone(), parts.uri.clone());
         let client = self.0.client(&parts, peer);
@@ -78,10 +83,15 @@ impl Layer {
             Ok(client) => self.0.handle(parts, body, client, next).await,
             Err(denial) => Err(denial),
         };
-        handled.unwrap_or_else(|denial| {
+        let result = handled.unwrap_or_else(|denial| {
             response::report(&denial, &method, uri.path(), address);
             Ok(in_memory(response::for_method(&method, response::from_denial(&denial))))
-        })
+        });
+        if is_read_as_other && method == Method::HEAD {
+            // The server around the layer does not know that the response has no body.
+            return result.map(without_body);
+        }
+        result
     }
 }
 
@@ -144,7 +154,7 @@ impl LayerSettings {
             };
             (allowed, removal)
         };
-        let AllowedRequest { identity, headers, body, path, action, changes } = allowed;
+        let AllowedRequest { identity, headers, body, path, host, action, changes } = allowed;
         parts.headers = headers.unwrap_or(parts.headers);
         if let Some(removal) = &removal {
             removal.check()?;
@@ -153,6 +163,9 @@ impl LayerSettings {
         self.remove_identity_fields(&mut parts.headers);
         if let Some(path) = path {
             parts.uri = with_path(&parts.uri, path)?;
+        }
+        if let Some(host) = host {
+            set_host(&mut parts, &host)?;
         }
         parts.extensions.insert(identity);
         let (method, uri) = (parts.method.clone(), parts.uri.clone());
@@ -200,7 +213,11 @@ impl LayerSettings {
         B: HttpBody<Data = Bytes>,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let host = match (host::of_request(parts), &self.access) {
+        let scheme = match parts.uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTPS => UrlScheme::Https,
+            _ => UrlScheme::Http,
+        };
+        let host = match (host::of_request(parts, scheme), &self.access) {
             (Ok(host), _) => Some(host),
             // Rules that the embedding program sets do not depend on the host, so a request without
             // a host is accepted.
@@ -216,7 +233,7 @@ impl LayerSettings {
             client: client.address,
         };
         let path = received.normal_path()?;
-        if self.paths == PathPolicy::Reject && path != received.path {
+        if self.paths == PathPolicy::Reject && *path != *received.path {
             let problem = "The path is not in its normal form. Send the path without empty segments, dot segments and unnecessary percent-encodings.";
             return Err(bad_request(problem));
         }
@@ -226,9 +243,11 @@ impl LayerSettings {
             AccessRules::Resources => {
                 let origin =
                     Origin::Requested(client.scheme, host.as_ref().map_or("", Host::authority));
-                GuardedRequest::on_route(gate, context, request, origin).0
+                GuardedRequest::on_route(gate, context, request, &path, origin)?.0
             }
             AccessRules::Program { permissions, anonymous } => {
+                // Only a resource can keep ambiguous characters.
+                path.kept().check(Kept::NONE).map_err(bad_request)?;
                 let action = Action::Enter(EntryRules { permissions, anonymous: *anonymous });
                 GuardedRequest::with_action(gate, context, request, action)
             }
@@ -253,11 +272,10 @@ impl LayerSettings {
             Err(denial) => return Err(guarded.denied(denial).await),
         };
         let action = guarded.action;
-        let path = match path {
-            Cow::Borrowed(_) => None,
-            Cow::Owned(path) => Some(path),
-        };
-        let allowed = AllowedRequest { identity, headers, body, path, action, changes };
+        let host = host.as_ref().filter(|host| !is_sent_as(parts, host.authority()));
+        let host = host.map(|host| host.authority().to_owned());
+        let path = path.into_changed();
+        let allowed = AllowedRequest { identity, headers, body, path, host, action, changes };
         Ok(Decision::Allowed(allowed))
     }
 
@@ -304,6 +322,33 @@ fn layer_preflight_fields(headers: &HeaderMap) -> HeaderMap {
     let mut fields = preflight_fields(headers);
     fields.extend(headers.get(HOST).map(|host| (HOST, host.clone())));
     fields
+}
+
+/// Whether a request has its host in this form, in its target and in its `Host` field.
+fn is_sent_as(parts: &Parts, authority: &str) -> bool {
+    let target = parts.uri.authority().map(Authority::as_str);
+    let field = parts.headers.get(HOST).map(HeaderValue::as_bytes);
+    target.is_none_or(|target| target == authority)
+        && field.is_none_or(|field| field == authority.as_bytes())
+}
+
+/// Writes the host into the target and the `Host` field, so that the service behind the layer reads
+/// the host that was decided about.
+fn set_host(parts: &mut Parts, host: &str) -> Result<(), Denial> {
+    if let Some(field) = parts.headers.get_mut(HOST) {
+        *field = HeaderValue::from_str(host).map_err(bad_request)?;
+    }
+    if parts.uri.authority().is_some() {
+        let mut uri = parts.uri.clone().into_parts();
+        uri.authority = Some(Authority::try_from(host).map_err(bad_request)?);
+        parts.uri = Uri::from_parts(uri).map_err(bad_request)?;
+    }
+    Ok(())
+}
+
+fn without_body<R>(mut response: Response<LayerBody<R>>) -> Response<LayerBody<R>> {
+    response.headers_mut().remove(CONTENT_LENGTH);
+    response.map(|_| LayerBody::full(Bytes::new()))
 }
 
 /// The request target with its path replaced.

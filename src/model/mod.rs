@@ -39,8 +39,12 @@ pub use limit::{Credits, Period, RateLimit, Refill};
 pub use mode::Mode;
 pub use permission::{Permissions, SHIPPED};
 pub use resource::{
-    BodyLimit, BodyRules, Cors, Format, ForwardedField, Handler, METHODS, MethodRules, OriginPattern, PermissionSource, PreflightMode, Protocol, Proxy, Resource, Respond, Route, Rules, Target, Transport, WebOrigin, SpecialAddress,
+    ANY_METHOD, Ambiguous, BodyLimit, BodyRules, Cors, Format, ForwardedField, Handler, METHODS,
+    MethodRules, OriginPattern, PathOptions, PermissionSource, PreflightMode, Protocol, Proxy,
+    Resource, Respond, Route, Rules, SpecialAddress, Target, Transport, WebOrigin, known_method,
+    method_of_record, normal_host,
 };
+pub(crate) use resource::{is_refused_method, sort_methods};
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
 pub use secret::{AuditKey, BackupKey, Digest, PasswordDigest, Pepper, Secret};
 pub use span::{Expires, parse_span};

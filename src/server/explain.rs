@@ -7,7 +7,7 @@ use crate::{
     http::{
         cors::PreflightResult,
         guard::{GuardedRequest, Received, bad_request},
-        host,
+        host, method,
     },
     pipeline::{
         Denial, Explain, ExplainFuture, ExplainRequest, Explanation, Finding, Gate, Request,
@@ -38,9 +38,11 @@ impl Explainer {
             Some((path, query)) => (path, Some(query)),
             None => (described.target.as_str(), None),
         };
-        let host = host::parse(&described.host).map_err(bad_request)?;
+        let host = host::parse(&described.host, self.scheme).map_err(bad_request)?;
+        let mut method = described.method.clone();
+        method::normalise(&mut method);
         let received = Received {
-            method: &described.method,
+            method: &method,
             path,
             query,
             headers: &described.headers,
@@ -54,7 +56,8 @@ impl Explainer {
         };
         let context = self.gate.dry_run_context();
         let request = received.request(&path);
-        let (mut guarded, _) = GuardedRequest::on_route(&self.gate, &context, request, origin);
+        let (mut guarded, _) =
+            GuardedRequest::on_route(&self.gate, &context, request, &path, origin)?;
         match guarded.take_preflight() {
             Some(PreflightResult::Refused(denial)) => return Err(guarded.denied(denial).await),
             Some(PreflightResult::Passed(_)) => {

@@ -5,6 +5,7 @@ mod accept;
 mod accept_errors;
 mod connection;
 mod explain;
+mod health;
 mod listener;
 mod peers;
 mod proxy_protocol;

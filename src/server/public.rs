@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use ::http::{HeaderMap, Response, request::Parts};
+use ::http::{HeaderMap, Method, Response, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use ipnet::IpNet;
+use tokio::sync::watch;
 
-use super::{Peer, Service};
+use super::{Peer, Service, health::HealthCheck};
 use crate::{
     handlers::{
         BodyLimits, ClientBody, HandlerRequest, Handlers, Hop, Origin, Payload, PayloadResponse,
@@ -16,7 +17,7 @@ use crate::{
         cors::{PreflightResult, preflight_fields, preflight_response},
         forwarded::{Report, ReportError, is_among},
         guard::{self, GuardedRequest, Received, bad_request},
-        host, response,
+        host, method, response,
     },
     pipeline::{Denial, Gate, Request, ResponseHooks},
 };
@@ -31,13 +32,15 @@ pub struct Public {
     public_url: Option<Arc<str>>,
     /// The addresses of the trusted proxies in front of this server.
     trusted: Arc<[IpNet]>,
+    /// `None` means that this listener has no health check.
+    health: Option<HealthCheck>,
 }
 
 impl Public {
     /// The service with these handlers. `public_url` has no slash at its end.
     pub fn new(gate: Gate, handlers: Handlers, public_url: Option<String>) -> Self {
         let public_url = public_url.map(Arc::from);
-        Self { gate, handlers, public_url, trusted: Arc::default() }
+        Self { gate, handlers, public_url, trusted: Arc::default(), health: None }
     }
 
     /// Trusts the proxies at these addresses: Keyward believes what they say about their clients.
@@ -58,6 +61,14 @@ impl Public {
         }
     }
 
+    /// Responds to health checks at this path, before routing. `stopping` becomes true when the
+    /// server begins to stop.
+    #[must_use]
+    pub fn with_health_path(mut self, path: &str, stopping: watch::Receiver<bool>) -> Self {
+        self.health = Some(HealthCheck::new(path, stopping));
+        self
+    }
+
     async fn decide(
         &self,
         parts: &Parts,
@@ -66,7 +77,7 @@ impl Public {
         scheme: UrlScheme,
         report: &Report<'_>,
     ) -> Result<PayloadResponse, Denial> {
-        let host = host::of_request(parts).map_err(bad_request)?;
+        let host = host::of_request(parts, scheme).map_err(bad_request)?;
         let received = Received {
             method: &parts.method,
             path: parts.uri.path(),
@@ -82,7 +93,8 @@ impl Public {
         };
         let context = self.gate.request_context();
         let request = received.request(&path);
-        let (mut guarded, params) = GuardedRequest::on_route(&self.gate, &context, request, origin);
+        let (mut guarded, params) =
+            GuardedRequest::on_route(&self.gate, &context, request, &path, origin)?;
         let hop = Hop {
             client: report.client,
             proxies: &report.proxies,
@@ -211,6 +223,12 @@ impl Service for Public {
 
     async fn respond(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
         let (mut parts, body) = request.into_parts();
+        if let Some(health) = &self.health
+            && let Some(response) = health.respond(&parts, self.handlers.accounts())
+        {
+            return response::for_method(&parts.method, response);
+        }
+        let is_read_as_other = method::normalise(&mut parts.method);
         let body = ClientBody::new(body, parts.version);
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         let body = RequestBody::Stream(body);
@@ -226,6 +244,10 @@ impl Service for Public {
                 decided.unwrap_or_else(|denial| denied(&denial, report.client))
             }
         };
-        response::for_method(&parts.method, response)
+        let response = response::for_method(&parts.method, response);
+        if is_read_as_other && parts.method == Method::HEAD {
+            return method::without_length(response);
+        }
+        response
     }
 }

@@ -4,6 +4,10 @@
 mod changes;
 pub mod corpus;
 pub mod fixture;
+mod hosts;
+mod methods;
+mod paths;
+mod records;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -10,6 +10,7 @@ mod check;
 mod dry_run;
 mod entries;
 mod export;
+mod guards;
 mod index;
 mod lockout;
 mod plan;
@@ -22,7 +23,7 @@ use uuid::Uuid;
 pub use self::export::VERSION;
 use self::plan::Plan;
 use super::{
-    AccountError, AdminWriter, Writer,
+    AccountError, AdminWriter, Guards, Writer,
     events::NewRecord,
     writer::{Attempt, PendingCommit},
 };
@@ -108,6 +109,8 @@ pub struct DocumentKey {
 pub struct ApplyOptions {
     /// The treatment of records that the document does not list.
     pub unlisted: Unlisted,
+    /// Whether the changes may open paths that resources of the store guard.
+    pub guards: Guards,
     /// Whether the changes are written.
     pub mode: Mode,
 }
@@ -221,7 +224,9 @@ impl AdminWriter<'_> {
             let (writer, document) = (Writer::clone(self), document.clone());
             // Planning takes long for a large document, because it reads each listed record.
             let planning = tokio::task::spawn_blocking(move || {
-                Plan::new(&writer, &document, options.unlisted)?.into_commit(&writer)
+                let mut plan = Plan::new(&writer, &document, options.unlisted)?;
+                plan.check_guards(options.guards);
+                plan.into_commit(&writer)
             });
             let aborted = |_| AccountError::refused("The file was not applied.", "Try again.");
             let PlannedCommit { applied, batch, entries, announcements } =

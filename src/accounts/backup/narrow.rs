@@ -10,8 +10,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     model::{
-        Application, Credits, Key, KeySource, METHODS, MethodRules, RateLimit, Resource, Role,
-        Rules, Timestamp, User,
+        Application, Credits, Key, KeySource, MethodRules, RateLimit, Resource, Role, Rules,
+        Timestamp, User,
     },
     store::Table,
 };
@@ -268,6 +268,11 @@ impl Narrow for Resource {
             self.host.clone_from(&present.host);
             changes.push("its path or host was changed".into());
         }
+        let path_options = self.path_options.narrowed_to(present.path_options);
+        if self.path_options != path_options {
+            self.path_options = path_options;
+            changes.push("it refuses ambiguous paths".into());
+        }
         if self.permission != present.permission {
             self.permission = present.permission;
             changes.push("the source of its permissions was changed".into());
@@ -291,7 +296,9 @@ impl Narrow for Resource {
 fn narrower_rules(own: &Rules, present: &Rules) -> Option<BTreeMap<String, MethodRules>> {
     let mut narrowed = BTreeMap::new();
     let mut is_wider = false;
-    for method in METHODS {
+    let mut methods = own.methods();
+    methods.extend(present.methods());
+    for method in methods {
         let Some(own) = own.of(method) else { continue };
         let mut rules = own.clone();
         match present.of(method) {
@@ -303,7 +310,7 @@ fn narrower_rules(own: &Rules, present: &Rules) -> Option<BTreeMap<String, Metho
         }
         is_wider |= rules != own;
         if !rules.authentication.is_empty() {
-            narrowed.insert((*method).to_owned(), rules);
+            narrowed.insert(method.to_owned(), rules);
         }
     }
     is_wider.then_some(narrowed)

@@ -18,9 +18,9 @@ use super::{
 use crate::{
     accounts::{AccountError, Accounts, NewKey, NewUser, Passwords, Writer},
     model::{
-        Actor, Application, AuthType, Clock, Credits, Entropy, Key, KeySource, MethodRules,
-        PasswordDigest, Pepper, PermissionSource, RateLimit, Resource, Role, Rotation, Rules,
-        Timestamp, User,
+        Actor, Ambiguous, Application, AuthType, Clock, Credits, Entropy, Key, KeySource,
+        MethodRules, PasswordDigest, Pepper, PermissionSource, RateLimit, Resource, Role, Rotation,
+        Rules, Timestamp, User,
     },
     store::{MemoryStore, archive::ArchiveError},
 };
@@ -259,6 +259,37 @@ fn every_narrower_field_of_a_resource_is_found() {
     };
     assert_eq!(narrowed.narrow(&present, NOW).len(), 1);
     assert!(narrowed.routes().is_empty());
+}
+
+#[test]
+fn any_method_and_kept_characters_are_narrowed() {
+    let text = r#"{"id": "r", "enabled": true, "handler": "decide", "path": "/r",
+        "semicolons": "keep", "encoded_slashes": "keep", "granularity": "resource",
+        "methods": ["any"], "formats": ["any"], "authentication": ["*"]}"#;
+    let resource: Resource = serde_json::from_str(text).unwrap();
+    let stricter = "its methods, applications or permissions are stricter";
+    let change_rules = |resource: &mut Resource, method: &str, permission: Option<&str>| {
+        let Rules::Resource { methods, permissions, .. } = &mut resource.rules else {
+            unreachable!()
+        };
+        *methods = set(&[method]);
+        permissions.extend(permission.map(|name| ("PURGE".to_owned(), set(&[name]))));
+    };
+    check_each(
+        &resource,
+        &[
+            ("it refuses ambiguous", &|it| it.path_options.semicolons = Ambiguous::Refuse),
+            ("it refuses ambiguous", &|it| it.path_options.encoded_slashes = Ambiguous::Refuse),
+            (stricter, &|it| change_rules(it, "PURGE", None)),
+            (stricter, &|it| change_rules(it, "any", Some("purge"))),
+        ],
+    );
+    let mut narrowed = resource.clone();
+    let mut present = resource;
+    change_rules(&mut present, "any", Some("purge"));
+    narrowed.narrow(&present, NOW);
+    assert_eq!(narrowed.rules.of("PURGE").unwrap().permissions, set(&["purge"]));
+    assert!(narrowed.rules.of("GET").unwrap().permissions.is_empty());
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 //! Tests of applying state files while other writers change records.
 
 use super::*;
-use crate::model::{Application, Key, Mode, Resource, User};
+use crate::{
+    accounts::Guards,
+    model::{Application, Key, Mode, Resource, User},
+};
 
 /// A user in a state file.
 fn listed_user(name: &str, roles: &[&str]) -> DocumentUser {
@@ -30,7 +33,8 @@ async fn apply(
     accounts.admin().unwrap().apply(document, options).await
 }
 
-const PRUNE: ApplyOptions = ApplyOptions { unlisted: Unlisted::Remove, mode: Mode::Live };
+const PRUNE: ApplyOptions =
+    ApplyOptions { unlisted: Unlisted::Remove, guards: Guards::Keep, mode: Mode::Live };
 
 #[tokio::test]
 async fn file_cannot_remove_the_last_administrator_during_another_change() {

@@ -13,9 +13,9 @@ use ::http::{
 use serde_json::json;
 
 use self::{read::read, source::TomlDocument};
-use super::{ApiRequest, list::invalid_query, response};
+use super::{ApiRequest, list::invalid_query, resources::OPENS_GUARDED, response};
 use crate::{
-    accounts::{AccountError, Accounts, Applied, ApplyOptions, Unlisted},
+    accounts::{AccountError, Accounts, Applied, ApplyOptions, Guards, Unlisted},
     handlers::{BodyLimits, Payload, PayloadResponse, RequestBody},
     model::{Mode, Violation},
     pipeline::{Denial, Phase},
@@ -87,7 +87,7 @@ fn view(applied: &Applied, options: ApplyOptions) -> serde_json::Value {
     })
 }
 
-/// Reads the query parameters `dry_run` and `prune`, which are `true` or `false`.
+/// Reads the query parameters `dry_run`, `prune` and `opens_guarded`, which are `true` or `false`.
 fn options(request: &ApiRequest<'_>) -> Result<ApplyOptions, Denial> {
     let mut options = ApplyOptions::default();
     let query = request.head.uri.query().unwrap_or_default();
@@ -100,7 +100,8 @@ fn options(request: &ApiRequest<'_>) -> Result<ApplyOptions, Denial> {
         match &*name {
             "dry_run" if is_set => options.mode = Mode::DryRun,
             "prune" if is_set => options.unlisted = Unlisted::Remove,
-            "dry_run" | "prune" => {}
+            OPENS_GUARDED if is_set => options.guards = Guards::Open,
+            "dry_run" | "prune" | OPENS_GUARDED => {}
             _ => return Err(invalid_parameter(&name, "There is no such parameter.")),
         }
     }
@@ -109,7 +110,7 @@ fn options(request: &ApiRequest<'_>) -> Result<ApplyOptions, Denial> {
 
 fn invalid_parameter(name: &str, message: &str) -> Denial {
     let name: String = name.chars().take(64).collect();
-    let fix = "The parameters are dry_run and prune. Each of them is true or false.";
+    let fix = "The parameters are dry_run, prune and opens_guarded. Each is true or false.";
     invalid_query(vec![Violation::new(name, message, fix)])
 }
 

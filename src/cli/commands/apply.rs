@@ -50,6 +50,9 @@ pub struct Apply {
     /// Delete users, keys, roles, applications and resources that are not in the file
     #[arg(long)]
     prune: bool,
+    /// Allow changes that open a path which a resource of the store guards
+    #[arg(long)]
+    opens_guarded: bool,
     /// If there is no store, create one with the existing pepper file
     #[arg(long)]
     new: bool,
@@ -152,7 +155,11 @@ impl Apply {
         dry_run: bool,
     ) -> Result<Value, CliError> {
         let flag = |is_set: bool| if is_set { "true" } else { "false" };
-        let query = [("dry_run", flag(dry_run)), ("prune", flag(self.prune))];
+        let query = [
+            ("dry_run", flag(dry_run)),
+            ("prune", flag(self.prune)),
+            ("opens_guarded", flag(self.opens_guarded)),
+        ];
         let target = with_query(&path(&["state"]), &query);
         let mut report = session.client.post_text(&target, TOML, text).await?.body;
         report["dry_run"] = self.dry_run.into();

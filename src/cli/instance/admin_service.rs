@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use ::http::request::Parts;
+use ::http::{Method, request::Parts};
 use bytes::Bytes;
 use hyper::body::Incoming;
 use rustix::process::geteuid;
@@ -20,7 +20,7 @@ use crate::{
     },
     config::Settings,
     handlers::{BodyLimits, ClientBody, Payload, PayloadResponse, RequestBody, UrlScheme},
-    http::response,
+    http::{method, response},
     model::OperatorProcess,
     pipeline::{Denial, Gate},
     server::{Explainer, Peer, Service},
@@ -81,14 +81,19 @@ impl Service for AdminFace {
     type Body = Payload;
 
     async fn respond(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let is_read_as_other = method::normalise(&mut parts.method);
         let body = RequestBody::Stream(ClientBody::new(body, parts.version));
         let result = self.decide(&parts, body, peer).await;
         let response = result.unwrap_or_else(|denial| {
             response::report(&denial, &parts.method, parts.uri.path(), peer.client());
             response::from_denial(&denial)
         });
-        response::for_method(&parts.method, response)
+        let response = response::for_method(&parts.method, response);
+        if is_read_as_other && parts.method == Method::HEAD {
+            return method::without_length(response);
+        }
+        response
     }
 }
 

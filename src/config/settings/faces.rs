@@ -4,7 +4,10 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::{AdminSettings, Check, ProxyProtocol, ServerSettings, file};
-use crate::handlers::IdentityFields;
+use crate::{
+    handlers::IdentityFields,
+    http::path::{Kept, normalise},
+};
 
 impl<R: FnMut(&[&str], String, String)> Check<R> {
     /// Checks that somebody may connect if each connection must begin with a PROXY header.
@@ -72,6 +75,23 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             );
         }
         Some(url.into())
+    }
+
+    pub(super) fn health_path(&mut self, key: &str, text: &str) -> Option<String> {
+        if text.is_empty() {
+            return None;
+        }
+        let is_normal = normalise(text).is_ok_and(|path| {
+            *path == *text && path.kept() == Kept::NONE && !text.contains(['?', '#'])
+        });
+        if !is_normal || text == "/-" || text.starts_with("/-/") {
+            self.broken(
+                key,
+                "The value is not an absolute path.",
+                "Use a path in its normal form such as /healthz, without a query and not below /-/, or \"\" for none.",
+            );
+        }
+        Some(text.into())
     }
 
     pub(super) fn identity(&mut self, raw: &file::IdentitySection) -> IdentityFields {

@@ -71,6 +71,8 @@ pub struct ServerSettings {
     /// The base URL of Location header fields, without a trailing slash. `None` means the request's
     /// Host.
     pub public_url: Option<String>,
+    /// The path of the health check on the public listener. `None` means none.
+    pub health_path: Option<String>,
     /// The trusted proxies.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether connections begin with a PROXY protocol header.
@@ -223,6 +225,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
         ServerSettings {
             listen: self.address("server.listen", &raw.listen, ""),
             public_url: self.public_url("server.public_url", &raw.public_url),
+            health_path: self.health_path("server.health_path", &raw.health_path),
             trusted_proxies: self.networks("server.trusted_proxies", &raw.trusted_proxies),
             proxy_protocol: self.choice(
                 "server.proxy_protocol",

@@ -95,6 +95,7 @@ impl Known {
         let texts = BTreeMap::from([
             ("server.listen", "0.0.0.0:80"),
             ("server.public_url", "https://api.example.com/v1"),
+            ("server.health_path", "/healthz"),
             ("verify.listen", "0.0.0.0:82"),
             ("verify.grpc_listen", "0.0.0.0:83"),
             ("verify.trusted_proxies", "10.0.0.1, 192.168.0.0/16"),

@@ -240,6 +240,23 @@ fn listeners_need_different_ports() {
 }
 
 #[test]
+fn health_path_is_an_absolute_path() {
+    let path = |text: &str| {
+        let loaded = load_text(format!("[server]\nhealth_path = {text:?}\n"), &[]);
+        loaded.map(|loaded| loaded.settings.server.health_path)
+    };
+    for (given, expected) in [("", None), ("/healthz", Some("/healthz")), ("/", Some("/"))] {
+        assert_eq!(path(given).unwrap().as_deref(), expected);
+    }
+    let start = "config.toml:2: server.health_path: The value is not an absolute path.";
+    for bad in ["healthz", "http://a/", "//a", "/a/../b", "/a?b", "/a#b", "/a;b", "/-/x", "/ä", "*"]
+    {
+        let problem = path(bad).unwrap_err();
+        assert!(problem.starts_with(start), "{bad}: {problem}");
+    }
+}
+
+#[test]
 fn public_url_is_a_base_url() {
     let url = |text: &str| {
         let loaded = load_text(format!("[server]\npublic_url = {text:?}\n"), &[]);

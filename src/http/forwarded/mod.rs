@@ -78,7 +78,7 @@ impl<'a> Report<'a> {
         let scheme = equal(single(headers, &FORWARDED_PROTO)?, element.proto, "forwarded")?;
         report.scheme = scheme.map(parse_scheme).transpose()?;
         report.host = equal(single(headers, &FORWARDED_HOST)?, element.host, "forwarded")?;
-        if report.host.is_some_and(|host| host::parse(host).is_err()) {
+        if report.host.is_some_and(|host| host::parse(host, UrlScheme::Http).is_err()) {
             return Err(ReportError::Malformed("x-forwarded-host"));
         }
         report.port = single(headers, &FORWARDED_PORT)?.map(parse_port).transpose()?;

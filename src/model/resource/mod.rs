@@ -6,6 +6,9 @@ mod body;
 mod cors;
 mod forwarded;
 mod handler;
+mod host;
+mod method;
+mod path_options;
 mod proxy;
 mod respond;
 #[cfg(test)]
@@ -15,19 +18,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::method::{is_refused_method, sort_methods};
 pub use self::{
     address::SpecialAddress,
     body::{BodyLimit, BodyRules},
     cors::{Cors, OriginPattern, PreflightMode, WebOrigin},
     forwarded::ForwardedField,
     handler::Handler,
+    host::normal_host,
+    method::{ANY_METHOD, METHODS, known_method, method_of_record},
+    path_options::{Ambiguous, PathOptions},
     proxy::{Protocol, Proxy, Target, Transport},
     respond::Respond,
 };
 use super::{RateLimit, Violation, check_id};
-
-/// The methods that a resource can list.
-pub const METHODS: &[&str] = &["GET", "POST", "PATCH", "PUT", "DELETE"];
 
 /// A resource's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,9 +46,12 @@ pub struct Resource {
     /// paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The host of the requests. `None` means any host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The host of the requests, in the form of [`normal_host`]. `None` means any host.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "host::stored")]
     pub host: Option<String>,
+    /// The exceptions from the rule that an ambiguous path is refused.
+    #[serde(flatten)]
+    pub path_options: PathOptions,
     /// The rules for the methods.
     #[serde(flatten)]
     pub rules: Rules,
@@ -133,8 +140,9 @@ pub struct MethodRules {
 pub struct Route {
     /// The pattern.
     pub path: String,
-    /// Each method with its rules, in the order of [`METHODS`].
-    pub methods: Vec<(&'static str, MethodRules)>,
+    /// Each method with its rules, in the order of `Allow`. [`ANY_METHOD`] stands for every method
+    /// that is not listed.
+    pub methods: Vec<(String, MethodRules)>,
 }
 
 /// A media type that a method accepts and returns.
@@ -189,22 +197,6 @@ impl Format {
     }
 }
 
-impl Rules {
-    /// The rules of one method. `None` means that the resource does not accept the method.
-    pub fn of(&self, method: &str) -> Option<MethodRules> {
-        match self {
-            Self::Resource { methods, formats, authentication, permissions } => {
-                methods.contains(method).then(|| MethodRules {
-                    formats: formats.clone(),
-                    authentication: authentication.clone(),
-                    permissions: permissions.get(method).cloned().unwrap_or_default(),
-                })
-            }
-            Self::Method { methods } => methods.get(method).cloned(),
-        }
-    }
-}
-
 impl Resource {
     /// The shipped resource: the user entity, all methods, JSON, for every application.
     pub fn entity_user() -> Self {
@@ -215,6 +207,7 @@ impl Resource {
             handler: Handler::EntityUser,
             path: None,
             host: None,
+            path_options: PathOptions::default(),
             rules: Rules::Resource {
                 methods: set(&["GET", "POST", "PATCH", "DELETE"]),
                 formats: set(&["json"]),
@@ -238,23 +231,20 @@ impl Resource {
         if !self.enabled || !self.is_complete() {
             return Vec::new();
         }
-        let single_path;
-        let paths: &[(&str, &[&str])] = match (self.handler.fixed_paths(), &self.path) {
-            (Some(paths), _) => paths,
-            (None, Some(path)) => {
-                single_path = [(path.as_str(), METHODS)];
-                &single_path
-            }
-            (None, None) => &[],
+        // `None` means that the path has all methods of the rules.
+        let paths: Vec<(&str, Option<&[&str]>)> = match (self.handler.fixed_paths(), &self.path) {
+            (Some(paths), _) => paths.iter().map(|(path, own)| (*path, Some(*own))).collect(),
+            (None, path) => path.iter().map(|path| (path.as_str(), None)).collect(),
         };
+        let methods = self.rules.methods();
         paths
-            .iter()
-            .map(|(path, methods)| Route {
-                path: (*path).to_owned(),
-                methods: METHODS
+            .into_iter()
+            .map(|(path, own)| Route {
+                path: path.to_owned(),
+                methods: methods
                     .iter()
-                    .filter(|method| methods.contains(method))
-                    .filter_map(|method| Some((*method, self.rules.of(method)?)))
+                    .filter(|method| own.is_none_or(|own| own.contains(method)))
+                    .filter_map(|method| Some(((*method).to_owned(), self.rules.of(method)?)))
                     .filter(|(_, rules)| {
                         !rules.formats.is_empty() && !rules.authentication.is_empty()
                     })
@@ -278,6 +268,7 @@ impl Resource {
         found.extend(check_id("id", &self.id).err());
         self.check_path(&mut found);
         self.check_host(&mut found);
+        self.check_path_options(&mut found);
         self.check_rules(&mut found);
         self.check_applications(&mut found);
         self.check_respond(&mut found);
@@ -312,34 +303,20 @@ impl Resource {
         }
     }
 
-    fn check_host(&self, found: &mut Vec<Violation>) {
-        let Some(host) = &self.host else { return };
-        let is_allowed =
-            |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'[' | b']' | b':');
-        if host.is_empty() || host.len() > 253 || !host.bytes().all(is_allowed) {
-            found.push(Violation::new(
-                "host",
-                format!("{host:?} cannot be a host."),
-                "Give a host name in lower case, without scheme and port.",
-            ));
-        }
-    }
-
     fn check_rules(&self, found: &mut Vec<Violation>) {
         match &self.rules {
-            Rules::Resource { methods, formats, authentication, permissions } => {
+            Rules::Resource { methods, formats, authentication, .. } => {
                 if methods.is_empty() {
                     found.push(no_method());
                 }
-                self.check_methods(methods.iter(), found);
-                self.check_methods(permissions.keys(), found);
+                self.check_methods(found);
                 check_method_rules("", formats, authentication, &self.handler, found);
             }
             Rules::Method { methods } => {
                 if methods.is_empty() {
                     found.push(no_method());
                 }
-                self.check_methods(methods.keys(), found);
+                self.check_methods(found);
                 for (method, rules) in methods {
                     let location = format!("methods.{method}.");
                     check_method_rules(
@@ -351,24 +328,6 @@ impl Resource {
                     );
                 }
             }
-        }
-    }
-
-    fn check_methods<'a>(
-        &self,
-        methods: impl Iterator<Item = &'a String>,
-        found: &mut Vec<Violation>,
-    ) {
-        let allowed: Vec<&str> = match self.handler.fixed_paths() {
-            Some(paths) => paths.iter().flat_map(|(_, m)| m.iter().copied()).collect(),
-            None => METHODS.to_vec(),
-        };
-        for method in methods.filter(|method| !allowed.contains(&method.as_str())) {
-            found.push(Violation::new(
-                "methods",
-                format!("{method:?} is not a method of the handler {}.", self.handler.name()),
-                format!("Use {}.", allowed.join(", ")),
-            ));
         }
     }
 }

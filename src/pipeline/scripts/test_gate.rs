@@ -12,12 +12,12 @@ use uuid::Uuid;
 use crate::{
     accounts::{Accounts, Passwords},
     model::{
-        ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Application, AuthType, Borrowed, Entropy, Handler,
-        Key, KeyId, KeyShape, KeyText, Pepper, PermissionSource, Resource, Role, Rules, Scheme,
-        Secret, Timestamp, User,
+        ADMINISTRATOR, ANONYMOUS, ANY_METHOD, AUTHENTICATED, Application, AuthType, Borrowed,
+        Entropy, Handler, Key, KeyId, KeyShape, KeyText, PathOptions, Pepper, PermissionSource,
+        Resource, Role, Rules, Scheme, Secret, Timestamp, User, known_method,
     },
     pipeline::{Action, Denial, Face, Gate, Grant, Request, RequestContext},
-    scripting::{RequestParts, ScriptKind, ScriptTestGate, TestDecision, TestRequest, TestUser},
+    scripting::{ScriptKind, ScriptTestGate, TestDecision, TestRequest, TestUser},
     store::{Batch, MemoryStore, Store, Table, encode, table},
 };
 
@@ -52,7 +52,9 @@ async fn decide(test: &TestRequest) -> Result<TestDecision, String> {
     let setup_failed =
         |problem: &dyn std::fmt::Display| format!("decide() could not be set up: {problem}");
     let parts = test.request.parts();
-    let method = Method::from_bytes(parts.method.as_bytes())
+    // As in a listener, a known method may be in any case.
+    let method = known_method(&parts.method).unwrap_or(&parts.method);
+    let method = Method::from_bytes(method.as_bytes())
         .map_err(|_| "decide() needs a method, such as GET".to_owned())?;
     let pepper = Pepper::from_bytes(Entropy::system().bytes());
     let store = MemoryStore::new();
@@ -66,7 +68,7 @@ async fn decide(test: &TestRequest) -> Result<TestDecision, String> {
     let context = RequestContext::new(policy, Borrowed::from_inner(test.set.clone()), gate.clone());
     let found = context.policy.routes.find(parts.host.as_deref().unwrap_or_default(), &parts.path);
     let rule = found.as_ref().and_then(|found| found.rule(method.as_str()));
-    let rule = rule.ok_or("decide() accepts the methods GET, HEAD, POST, PATCH, PUT and DELETE")?;
+    let rule = rule.ok_or("decide() accepts every method except TRACE and CONNECT")?;
     let request = Request {
         method: &method,
         path: &parts.path,
@@ -143,7 +145,6 @@ fn application(test: &TestRequest) -> Application {
 }
 
 fn resource(test: &TestRequest) -> Resource {
-    let RequestParts { path, .. } = test.request.parts();
     let set = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect::<BTreeSet<_>>();
     Resource {
         id: if test.kind == ScriptKind::Resource { test.name.clone() } else { RESOURCE.into() },
@@ -152,11 +153,11 @@ fn resource(test: &TestRequest) -> Resource {
             ScriptKind::Handler => Handler::Script(test.name.clone()),
             _ => Handler::Respond,
         },
-        // The pattern `/{*path}` does not match the path `/`.
-        path: Some(if path == "/" { "/" } else { "/{*path}" }.into()),
+        path: Some("/{*path}".into()),
         host: None,
+        path_options: PathOptions::default(),
         rules: Rules::Resource {
-            methods: set(crate::model::METHODS),
+            methods: set(&[ANY_METHOD]),
             formats: set(&["any"]),
             authentication: set(&["*"]),
             permissions: BTreeMap::new(),
@@ -338,9 +339,10 @@ mod tests {
                 test_user(#{ name: "ann" });
                 let pair = base64_encode("ann:a key of another system");
                 assert_eq(decide(test_request("GET", "/").with_header("Authorization", "Basic " + pair)).user, "ann");
-                assert_eq(decide(test_request("BREW", "/")).status, 200);
+                assert_eq(decide(test_request("BREW", "/")).status, 401);
+                assert_eq(decide(test_request("TRACE", "/")).status, 200);
             }"#;
         let problem = load("auth/old.rhai", adopts).unwrap_err();
-        assert!(problem.contains("decide() accepts the methods"), "{problem}");
+        assert!(problem.contains("decide() accepts every method"), "{problem}");
     }
 }

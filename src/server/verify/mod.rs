@@ -4,6 +4,7 @@
 pub(super) mod dialects;
 pub(super) mod envoy;
 pub(super) mod identity_headers;
+pub(super) mod target;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -135,7 +136,8 @@ impl Verify {
         let origin = Origin::Requested(original.scheme, original.host.authority());
         let context = self.gate.request_context();
         let request = received.request(&path);
-        let (mut guarded, _) = GuardedRequest::on_route(&self.gate, &context, request, origin);
+        let (mut guarded, _) =
+            GuardedRequest::on_route(&self.gate, &context, request, &path, origin)?;
         let result = match guarded.take_preflight() {
             Some(PreflightResult::Allowed(headers)) => {
                 return Ok(VerifyDecision::Answered(preflight_response(headers)));
@@ -203,7 +205,7 @@ fn normal_uri(
     query: Option<&str>,
 ) -> Result<HeaderValue, InvalidHeaderValue> {
     match (original.uri_field, query) {
-        (Some(field), _) if path == original.path && query == original.query => Ok(field.clone()),
+        (Some(field), _) if *path == *original.path && query == original.query => Ok(field.clone()),
         (_, Some(query)) => HeaderValue::try_from(format!("{path}?{query}")),
         (_, None) => HeaderValue::from_str(path),
     }

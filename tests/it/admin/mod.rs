@@ -4,3 +4,4 @@ mod guards;
 mod lists;
 mod problems;
 mod records;
+mod routes;

@@ -128,7 +128,7 @@ fn an_invalid_resource_is_rejected_with_all_its_errors() {
         &server,
         list,
         with(json!({ "methods": ["TRACE"] })),
-        &[("methods", "\"TRACE\" is not a method of the handler respond.")],
+        &[("methods", "Keyward refuses TRACE and CONNECT requests.")],
     );
     let upstreams = ["http://127.0.0.1:9000"];
     let forwarded = json!(["X-Forwarded-For", "via"]);

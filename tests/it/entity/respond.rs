@@ -120,7 +120,7 @@ fn the_path_of_a_resource_may_be_a_pattern() {
     }
     let fixture = fixture_with(json!({ "path": "/files/{*rest}" }));
     let status = |path: &str| fixture.request_as(&fixture.admin(), "GET", path).send().status;
-    assert_eq!([status("/files/a"), status("/files/a/b/c"), status("/files")], [200, 200, 404]);
+    assert_eq!([status("/files/a"), status("/files/a/b/c"), status("/files")], [200; 3]);
     // The server resolves dot segments before routing, so `{*rest}` does not match this path.
     assert_eq!(status("/files/../user/1"), 200);
     let entity = fixture.request_as(&fixture.admin(), "GET", "/files/../user/1").send();

@@ -4,6 +4,7 @@ mod applications;
 mod body;
 mod cors;
 mod forwarded;
+mod paths;
 mod proxy;
 
 use std::{fs, io, path::PathBuf};
@@ -12,7 +13,13 @@ use clap::{Args, Subcommand};
 use forwarded::ForwardedOption;
 use serde_json::{Map, Value, json};
 
-use self::{applications::Applications, body::BodyOptions, cors::CorsOptions, proxy::ProxyOptions};
+use self::{
+    applications::Applications,
+    body::BodyOptions,
+    cors::CorsOptions,
+    paths::{OpensGuarded, PathFields},
+    proxy::ProxyOptions,
+};
 use super::{
     app::enable,
     limit::{NoRate, Rate},
@@ -54,11 +61,15 @@ pub enum Verb {
     Enable {
         /// The resource's id
         id: String,
+        #[command(flatten)]
+        guards: OpensGuarded,
     },
     /// Disable a resource
     Disable {
         /// The resource's id
         id: String,
+        #[command(flatten)]
+        guards: OpensGuarded,
     },
     /// Delete a resource
     Delete {
@@ -66,6 +77,8 @@ pub enum Verb {
         id: String,
         #[command(flatten)]
         consent: Confirmation,
+        #[command(flatten)]
+        guards: OpensGuarded,
     },
 }
 
@@ -93,7 +106,7 @@ pub struct Edit {
 #[derive(Debug, Args)]
 pub struct Source {
     /// The file with the whole record as JSON, which can have rules per method; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "Applications", "ProxyOptions", "ForwardedOption", "BodyOptions", "Rate", "NoRate", "CorsOptions"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "Applications", "PathFields", "ProxyOptions", "ForwardedOption", "BodyOptions", "Rate", "NoRate", "CorsOptions"])]
     file: Option<PathBuf>,
     #[command(flatten)]
     fields: Fields,
@@ -106,11 +119,15 @@ pub struct Source {
     #[command(flatten)]
     body: BodyOptions,
     #[command(flatten)]
+    paths: PathFields,
+    #[command(flatten)]
     rate: Rate,
     #[command(flatten)]
     no_rate: NoRate,
     #[command(flatten)]
     cors: CorsOptions,
+    #[command(flatten)]
+    guards: OpensGuarded,
 }
 
 #[derive(Debug, Args)]
@@ -124,7 +141,7 @@ pub struct Fields {
     /// The host [default: any]
     #[arg(long)]
     host: Option<String>,
-    /// A method; repeatable
+    /// A method such as GET or PROPFIND, or any for every method; repeatable
     #[arg(long = "method", value_name = "METHOD")]
     methods: Vec<String>,
     /// A format (json, xml, text, html, form, any); repeatable
@@ -173,14 +190,25 @@ struct Texts {
 pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
     let target = |id: &str| path(&["resources", id]);
     match verb {
-        Verb::Add(add) => session.add(&path(&["resources"]), &add.record()?).await,
+        Verb::Add(add) => {
+            let target = add.source.guards.target(&path(&["resources"]));
+            session.add(&target, &add.record()?).await
+        }
         Verb::List => session.list(&path(&["resources"]), None, COLUMNS).await,
         Verb::Show { id } => session.get(&target(&id)).await,
-        Verb::Edit(edit) => edit.run(&target(&edit.id), session).await,
-        Verb::Enable { id } => session.update(&target(&id), |found| enable(found, true)).await,
-        Verb::Disable { id } => session.update(&target(&id), |found| enable(found, false)).await,
-        Verb::Delete { id, consent } => {
-            session.remove(&target(&id), &format!("resource {id}"), consent).await
+        Verb::Edit(edit) => {
+            let target = edit.source.guards.target(&target(&edit.id));
+            edit.run(&target, session).await
+        }
+        Verb::Enable { id, guards } => {
+            session.update(&guards.target(&target(&id)), |found| enable(found, true)).await
+        }
+        Verb::Disable { id, guards } => {
+            session.update(&guards.target(&target(&id)), |found| enable(found, false)).await
+        }
+        Verb::Delete { id, consent, guards } => {
+            let target = guards.target(&target(&id));
+            session.remove(&target, &format!("resource {id}"), consent).await
         }
     }
 }
@@ -232,6 +260,7 @@ impl Source {
         self.proxy.put(&mut proxy);
         add_to(record, "proxy", proxy);
         self.body.put(record);
+        self.paths.put(record);
         self.rate.put(record);
         self.no_rate.put(record);
         self.cors.put(record);

@@ -272,7 +272,7 @@ async fn serve_all(
     let asked = Verify::new(gate.clone(), handlers.clone())
         .with_trusted_proxies(settings.verify.trusted_proxies.iter().copied())
         .with_head_limits(connection_limits(settings).head());
-    let service = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
+    let mut service = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
         .with_trusted_proxies(settings.server.trusted_proxies.iter().copied());
     let (usage, denials, events) = (accounts.clone(), accounts.clone(), accounts.clone());
     let (trail, store) = (accounts.clone(), accounts.clone());
@@ -285,6 +285,9 @@ async fn serve_all(
     let api = AdminFace::new(gate, accounts, settings).with_host_names(names);
 
     let stop = signals.stop;
+    if let Some(path) = &settings.server.health_path {
+        service = service.with_health_path(path, stop.clone());
+    }
     let connections = Arc::new(Semaphore::new(budget.public));
     // The admin listener has a separate limit: a client that fills the public listener must not
     // prevent an administrator from revoking a key.

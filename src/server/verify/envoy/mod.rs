@@ -8,7 +8,7 @@ pub(in crate::server) mod messages;
 use std::net::IpAddr;
 
 use ::http::{
-    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, CONTENT_LENGTH, HOST, WWW_AUTHENTICATE},
 };
 use grpc::Code;
@@ -21,8 +21,9 @@ use messages::{
 
 use super::{
     Verify, VerifyDecision,
-    dialects::{self, Dialect, ForwardedTarget, OriginalRequest},
+    dialects::{self, Dialect, OriginalRequest},
     identity_headers::APPLICATION_CACHE_CONTROL,
+    target::ForwardedTarget,
     untrusted_proxy,
 };
 use crate::{
@@ -30,7 +31,7 @@ use crate::{
     http::{
         forwarded::{self, ReportError, is_among},
         guard::bad_request,
-        host, response,
+        host, method, response,
     },
     pipeline::{CredentialRemoval, Denial, Phase},
     server::{Peer, Service},
@@ -265,11 +266,9 @@ impl DescribedRequest {
     }
 
     fn original(&self, trusted: &[ipnet::IpNet]) -> Result<OriginalRequest<'_>, ReportError> {
-        let method = Method::from_bytes(self.http.method.as_bytes());
-        let method = method.map_err(|_| ReportError::Malformed("method"))?;
-        let ForwardedTarget { path, query, .. } =
+        let method = method::parse(&self.http.method).ok_or(ReportError::Malformed("method"))?;
+        let ForwardedTarget { path, query, authority, .. } =
             ForwardedTarget::parse(&self.http.path).ok_or(ReportError::Malformed("path"))?;
-        let host = host::parse(&self.http.host).map_err(|_| ReportError::Malformed("host"))?;
         let scheme = if self.headers.contains_key("x-forwarded-proto") {
             dialects::scheme(&self.headers)?
         } else if self.http.scheme == "https" {
@@ -277,6 +276,13 @@ impl DescribedRequest {
         } else {
             UrlScheme::Http
         };
+        let host =
+            host::parse(&self.http.host, scheme).map_err(|_| ReportError::Malformed("host"))?;
+        if let Some(other) = authority
+            && host::parse(other, scheme).as_ref() != Ok(&host)
+        {
+            return Err(ReportError::Several("host"));
+        }
         // If Envoy names the address that is connected to Envoy, the header fields count only if
         // that address belongs to a trusted proxy.
         let client = match self.source {
