@@ -50,6 +50,7 @@ struct AllowedRequest<'a, B> {
 }
 
 /// The decision about a request.
+#[allow(clippy::large_enum_variant, reason = "almost all requests have the large variant")]
 enum Decision<'a, B> {
     /// The service gets the request.
     Allowed(AllowedRequest<'a, B>),
