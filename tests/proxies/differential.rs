@@ -1,6 +1,6 @@
-//! Generated requests with odd framing, hosts, targets and fields, sent to Keyward's own proxy face,
-//! and to nginx and HAProxy that ask Keyward. Each request that reaches the application must be one
-//! that Keyward decided about, byte for byte.
+//! Generated requests with odd framing, hosts, targets and fields, sent to Keyward's own proxy
+//! face, and to nginx and HAProxy that ask Keyward. Each request that reaches the application must
+//! be one that Keyward decided about, byte for byte.
 //!
 //! `KEYWARD_DIFFERENTIAL=5000` sets the number of requests, and `KEYWARD_SEED=7` the seed.
 

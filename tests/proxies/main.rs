@@ -77,6 +77,7 @@ async fn haproxy() {
     scenarios::run_all(Kind::Haproxy).await;
     boundaries::run_all(Kind::Haproxy).await;
     outage::run(Kind::Haproxy).await;
+    outage::run_failing_action().await;
     browsers::run(Kind::Haproxy).await;
     browsers::run_targets(Kind::Haproxy).await;
 }

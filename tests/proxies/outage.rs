@@ -35,6 +35,11 @@ pub async fn run(kind: Kind) {
     let response = get().await;
     assert_eq!(response.status, 200, "{kind:?}: {response:?} {}", program.log());
     assert_eq!(upstream.take().len(), 1);
+    // The subrequest of a request with as many fields as the public listener accepts passes too.
+    let more: String = (3..100).map(|index| format!("X-Field-{index}: 1\r\n")).collect();
+    let fields = format!("{credential}{more}");
+    let response = send(program.address, "GET", "/some/path", &fields, b"").await;
+    assert_eq!((response.status, upstream.take().len()), (200, 1), "{kind:?}: {response:?}");
 
     keyward.signal(Signal::STOP);
     for _ in 0..2 {
@@ -89,4 +94,21 @@ pub async fn run_tcp() {
     let closed = tokio::io::AsyncReadExt::read_to_end(&mut connected, &mut rest);
     let closed = tokio::time::timeout(LONGEST, closed).await;
     assert!(closed.is_ok() && rest.is_empty(), "{closed:?} {rest:?}");
+}
+
+/// HAProxy goes on with a request if a Lua action fails. The shipped file must then refuse it.
+pub async fn run_failing_action() {
+    let keyward = RealKeyward::start("", &[]);
+    let upstream = Upstream::start();
+    let fail = |text: String| {
+        text.replace(
+            "    local headers, count = ",
+            "    error('broken')\n    local headers, count = ",
+        )
+    };
+    let (kind, asked) = (Kind::Haproxy, keyward.verify);
+    assert!(kind.shipped_files().into_iter().any(|(_, text)| fail(text.clone()) != text));
+    let Some(program) = Program::start_changed(kind, asked, upstream.address, fail) else { return };
+    let response = send(program.address, "GET", "/some/path", "", b"").await;
+    assert_eq!((response.status, upstream.take().len()), (503, 0), "{response:?}");
 }

@@ -136,6 +136,16 @@ impl Program {
     /// Starts the proxy with the addresses of Keyward and of the application. If the program is not
     /// installed, prints a notice and returns `None`.
     pub fn start(kind: Kind, keyward: SocketAddr, application: SocketAddr) -> Option<Self> {
+        Self::start_changed(kind, keyward, application, |text| text)
+    }
+
+    /// Starts the proxy with changed files.
+    pub fn start_changed(
+        kind: Kind,
+        keyward: SocketAddr,
+        application: SocketAddr,
+        change: fn(String) -> String,
+    ) -> Option<Self> {
         let Some(program) = kind.find() else {
             let text = format!("{} is missing: {}", kind.name(), kind.how_to_install());
             assert!(std::env::var_os("CI").is_none(), "{text}");
@@ -143,21 +153,23 @@ impl Program {
             return None;
         };
         // Try several times, because another program may take the free port before the proxy.
-        (0..5).find_map(|_| Self::try_start(kind, &program, keyward, application)).or_else(|| {
-            panic!("{} does not start", kind.name());
-        })
+        (0..5)
+            .find_map(|_| Self::try_start(kind, &program, [keyward, application], change))
+            .or_else(|| {
+                panic!("{} does not start", kind.name());
+            })
     }
 
     fn try_start(
         kind: Kind,
         program: &Path,
-        keyward: SocketAddr,
-        application: SocketAddr,
+        [keyward, application]: [SocketAddr; 2],
+        change: fn(String) -> String,
     ) -> Option<Self> {
         let free = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
         let [address, own] = free.map(|listener| listener.local_addr().unwrap());
         let folder = tempfile::tempdir().unwrap();
-        install(kind, folder.path(), &[address, keyward, application, own]);
+        install(kind, folder.path(), &[address, keyward, application, own], change);
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let child = Command::new(program)
             .args(kind.arguments())
@@ -195,7 +207,7 @@ impl Drop for Program {
 
 /// Copies the shipped files to `folder` and replaces the addresses in the files. Each address must
 /// occur in a file.
-fn install(kind: Kind, folder: &Path, addresses: &[SocketAddr]) {
+fn install(kind: Kind, folder: &Path, addresses: &[SocketAddr], change: fn(String) -> String) {
     let mut found = vec![false; kind.ports().len()];
     for (file, mut text) in kind.shipped_files() {
         if kind == Kind::HaproxyTcp(Version::One) {
@@ -218,7 +230,7 @@ fn install(kind: Kind, folder: &Path, addresses: &[SocketAddr]) {
             };
             text = text.replace(old.as_str(), &new);
         }
-        std::fs::write(folder.join(file.file_name().unwrap()), text).unwrap();
+        std::fs::write(folder.join(file.file_name().unwrap()), change(text)).unwrap();
     }
     assert!(
         found.iter().all(|is_found| *is_found),

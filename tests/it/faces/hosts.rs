@@ -129,7 +129,7 @@ async fn ambiguous_host_is_refused_by_every_face() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn absolute_target_with_another_host_is_refused() {
     let fixture = Fixture::new().await;
-    let (address, verify) = listen(&fixture).await;
+    let (address, _) = listen(&fixture).await;
     let upstream = echo().await;
     for handler in served(&upstream) {
         put_both(&fixture, HOST, &handler).await;
@@ -151,7 +151,7 @@ async fn absolute_target_with_another_host_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn host_goes_on_as_it_was_decided_about() {
     let fixture = Fixture::new().await;
-    let (address, verify) = listen(&fixture).await;
+    let (address, _) = listen(&fixture).await;
     let upstream = echo().await;
     let [_, proxy] = served(&upstream);
     put_both(&fixture, HOST, &proxy).await;

@@ -123,7 +123,7 @@ async fn known_method_in_another_case_is_read_as_upper_case() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn head_in_lower_case_gets_a_complete_response() {
     let fixture = Fixture::new().await;
-    let (address, verify) = listen(&fixture).await;
+    let (address, _) = listen(&fixture).await;
     let upstream = echo().await;
     let fields = [HOST, ("api-key", fixture.ada.as_str())];
     for handler in served(&upstream) {
@@ -142,7 +142,7 @@ async fn head_in_lower_case_gets_a_complete_response() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refused_method_names_the_listed_one_in_another_case() {
     let fixture = Fixture::new().await;
-    let (address, verify) = listen(&fixture).await;
+    let (address, _) = listen(&fixture).await;
     let record = json!({
         "id": "m", "path": "/m", "handler": "respond", "methods": ["GET", "PROPFIND"],
     });

@@ -270,8 +270,7 @@ async fn serve_all(
         .with_identity_fields(settings.identity.clone())
         .with_upstream_networks(settings.upstream_networks.iter().copied());
     let asked = Verify::new(gate.clone(), handlers.clone())
-        .with_trusted_proxies(settings.verify.trusted_proxies.iter().copied())
-        .with_head_limits(connection_limits(settings).head());
+        .with_trusted_proxies(settings.verify.trusted_proxies.iter().copied());
     let mut service = Public::new(gate.clone(), handlers, settings.server.public_url.clone())
         .with_trusted_proxies(settings.server.trusted_proxies.iter().copied());
     let (usage, denials, events) = (accounts.clone(), accounts.clone(), accounts.clone());

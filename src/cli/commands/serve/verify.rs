@@ -87,6 +87,7 @@ impl VerifyListeners {
     ) -> anyhow::Result<()> {
         let connections = Arc::new(Semaphore::new(connections));
         let limits = limits_for_proxies(limits);
+        let service = service.with_head_limits(limits.head());
         let grpc = async {
             if let Some(socket) = self.grpc {
                 let listener = Listener::from(socket).with_tls(certificates.clone());
