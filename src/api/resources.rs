@@ -9,8 +9,8 @@ use super::{
     records::{Editable, set},
 };
 use crate::model::{
-    BodyLimit, BodyRules, ForwardedField, Handler, MethodRules, PermissionSource, Protocol, Proxy,
-    Resource, Respond, Rules,
+    BodyLimit, BodyRules, Cors, ForwardedField, Handler, MethodRules, PermissionSource,
+    PreflightMode, Protocol, Proxy, Resource, Respond, Rules,
 };
 
 impl Editable for Resource {
@@ -38,6 +38,7 @@ impl Editable for Resource {
             respond: reader.object("respond", respond),
             proxy: reader.object("proxy", proxy),
             rate_limit: reader.rate_limit(),
+            cors: reader.object("cors", cors),
         }
     }
 }
@@ -141,6 +142,22 @@ fn proxy(reader: &mut FieldReader) -> Proxy {
         idle_seconds: reader.number("idle_seconds").unwrap_or(default.idle_seconds),
         eject_after: reader.number("eject_after").unwrap_or(default.eject_after),
         eject_seconds: reader.number("eject_seconds").unwrap_or(default.eject_seconds),
+    }
+}
+
+fn cors(reader: &mut FieldReader) -> Cors {
+    let default = Cors::default();
+    let preflight = reader.text("preflight");
+    let preflight = preflight.map(|name| PreflightMode::parse("preflight", &name));
+    Cors {
+        origins: set(reader.words("origins")),
+        methods: reader.words("methods").map(|words| set(Some(words))),
+        headers: reader.words("headers").map(|words| set(Some(words))),
+        expose: set(reader.words("expose")),
+        credentials: reader.flag("credentials").unwrap_or(default.credentials),
+        max_age: reader.number("max_age").unwrap_or(default.max_age),
+        preflight: preflight.and_then(|mode| reader.rule(mode)).unwrap_or_default(),
+        private_network: reader.flag("private_network").unwrap_or_default(),
     }
 }
 

@@ -6,6 +6,7 @@
 //! notified.
 
 mod case_fold;
+mod cors;
 mod entries;
 mod load;
 mod maps;
@@ -28,6 +29,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+pub use cors::CompiledCors;
 pub use entries::{CachedKey, CachedUser};
 use maps::{UntrustedKeyMap, map};
 use parking_lot::Mutex;

@@ -128,6 +128,7 @@ pub struct Applications {
     by_id: HashMap<String, Arc<CompiledApplication>>,
     default: Option<Arc<CompiledApplication>>,
     operator: CompiledApplication,
+    credential_fields: HeaderValue,
 }
 
 impl Default for Applications {
@@ -159,7 +160,14 @@ impl Applications {
         let by_id: HashMap<_, _> =
             all.map(|application| (application.record.id.clone(), Arc::new(application))).collect();
         let default = by_id.values().find(|application| application.record.is_default).cloned();
-        Self { by_id, default, operator: CompiledApplication::new(Application::operator(), None) }
+        let credential_fields = credential_fields(default.as_deref(), by_id.values());
+        let operator = CompiledApplication::new(Application::operator(), None);
+        Self { by_id, default, operator, credential_fields }
+    }
+
+    /// The request fields that can carry a credential of any application, as the value of `Vary`.
+    pub fn credential_fields(&self) -> &HeaderValue {
+        &self.credential_fields
     }
 
     /// The application that `AUTH-METHOD` names.
@@ -182,6 +190,23 @@ impl Applications {
     pub fn all(&self) -> impl Iterator<Item = &Application> {
         self.by_id.values().map(|application| &application.record)
     }
+}
+
+/// `AUTH-METHOD` and the header fields of the applications, the default application's first.
+fn credential_fields<'a>(
+    default: Option<&'a CompiledApplication>,
+    all: impl Iterator<Item = &'a Arc<CompiledApplication>>,
+) -> HeaderValue {
+    let default = default.map(|application| &application.record.header);
+    let mut others: Vec<&String> = all.map(|application| &application.record.header).collect();
+    others.sort();
+    let mut names = vec!["AUTH-METHOD"];
+    for name in default.into_iter().chain(others) {
+        if !names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            names.push(name);
+        }
+    }
+    HeaderValue::try_from(names.join(", ")).unwrap_or(HeaderValue::from_static("*"))
 }
 
 impl CompiledApplication {

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use super::CompiledCors;
 use crate::{
     limits::Bounds,
     model::{Format, MethodRules, Resource, Violation},
@@ -38,6 +39,8 @@ pub struct Rule {
     pub permissions: Vec<String>,
     /// The limits that all clients of the resource share. `None` means no limits.
     pub bounds: Option<Arc<Bounds>>,
+    /// The pages of other origins that may use the resource. `None` means no pages.
+    pub cors: Option<Arc<CompiledCors>>,
 }
 
 /// The requests that a rule allows.
@@ -73,6 +76,17 @@ impl<'r> RouteMatch<'r, '_> {
         self.rules.iter().find(|(name, _)| *name == method).map(|(_, rule)| &**rule)
     }
 
+    /// The rules of all methods.
+    pub fn rules(&self) -> impl Iterator<Item = &'r Rule> {
+        self.rules.iter().map(|(_, rule)| &**rule)
+    }
+
+    /// The methods of a resource at this path.
+    pub fn methods_of(&self, resource: &str) -> impl Iterator<Item = &'static str> {
+        let of_resource = self.rules.iter().filter(move |(_, rule)| rule.resource.id == resource);
+        of_resource.map(|(method, _)| *method)
+    }
+
     /// The value of the `Allow` header field (RFC 9110, section 10.2.1).
     pub fn allow_header(&self) -> String {
         let mut methods: Vec<&str> = self.rules.iter().map(|(method, _)| *method).collect();
@@ -106,6 +120,7 @@ impl Routes {
         let mut paths: BTreeMap<(Option<String>, String), PathRules> = BTreeMap::new();
         for resource in sorted.values() {
             let bounds = bounds(&resource.id);
+            let cors = resource.cors.clone().map(|record| Arc::new(CompiledCors::new(record)));
             for route in resource.routes() {
                 let path_rules =
                     paths.entry((resource.host.clone(), route.path.clone())).or_default();
@@ -118,7 +133,12 @@ impl Routes {
                         )),
                         None => path_rules.push((
                             method,
-                            compile_rule(resource, &route.path, rules, bounds.clone()),
+                            compile_rule(
+                                resource,
+                                &route.path,
+                                rules,
+                                (bounds.clone(), cors.clone()),
+                            ),
                         )),
                     }
                 }
@@ -172,7 +192,7 @@ fn compile_rule(
     resource: &Arc<Resource>,
     path: &str,
     rules: MethodRules,
-    bounds: Option<Arc<Bounds>>,
+    (bounds, cors): (Option<Arc<Bounds>>, Option<Arc<CompiledCors>>),
 ) -> Arc<Rule> {
     let mut access = RuleAccess::default();
     for name in rules.authentication {
@@ -189,6 +209,7 @@ fn compile_rule(
         access,
         permissions: rules.permissions.into_iter().collect(),
         bounds,
+        cors,
     })
 }
 
@@ -218,6 +239,7 @@ mod tests {
             respond: None,
             proxy: None,
             rate_limit: None,
+            cors: None,
         }
     }
 

@@ -6,13 +6,20 @@
 
 use std::{borrow::Cow, net::IpAddr};
 
-use ::http::{HeaderMap, Method, StatusCode, response};
+#[cfg(feature = "server")]
+use ::http::HeaderValue;
+use ::http::{HeaderMap, Method, StatusCode, header::ACCESS_CONTROL_ALLOW_ORIGIN, response};
 use bytes::Bytes;
 use matchit::Params;
 
-use super::{host::Host, negotiate, path};
+use super::{
+    cache::{self, CacheRules},
+    cors::{self, CorsFields, PREFLIGHT_FIELDS, PreflightResult},
+    host::Host,
+    negotiate, path,
+};
 use crate::{
-    directory::RouteMatch,
+    directory::{CompiledCors, RouteMatch, Rule},
     handlers::Origin,
     pipeline::{
         Action, Denial, Face, Gate, Grant, Phase, Quota, Request, RequestContext, ResponseHooks,
@@ -68,6 +75,11 @@ pub(crate) struct GuardedRequest<'c, 'r> {
     /// The request without its body.
     pub request: Request<'r>,
     pub action: Action<'c>,
+    /// `Some` means that the request is a preflight, which is not authenticated.
+    preflight: Option<Box<PreflightResult<'c>>>,
+    /// The CORS settings of the resource, or of the path if the path does not accept the method.
+    /// `None` means that the response has no CORS fields.
+    cors: Option<&'c CompiledCors>,
 }
 
 impl<'c: 'r, 'r> GuardedRequest<'c, 'r> {
@@ -81,8 +93,29 @@ impl<'c: 'r, 'r> GuardedRequest<'c, 'r> {
     ) -> (Self, Params<'r, 'r>) {
         let found = context.policy.routes.find(request.host.unwrap_or_default(), request.path);
         let action = action(&request, found.as_ref(), origin);
+        let preflight = found.as_ref().and_then(|found| {
+            let result = cors::preflight(&context.policy, &request, found)?;
+            Some(Box::new(result))
+        });
+        let cors = match (&action, &found) {
+            _ if preflight.is_some() => None,
+            (Action::NoRoute(_), Some(found)) => {
+                found.rules().find_map(|rule| rule.cors.as_deref())
+            }
+            (action, _) => action.rule().and_then(|rule| rule.cors.as_deref()),
+        };
         let params = found.map(|found| found.params).unwrap_or_default();
-        (Self { gate, context, request, action }, params)
+        (Self { gate, context, request, action, preflight, cors }, params)
+    }
+
+    /// A request to a program that defines no resources.
+    pub fn with_action(
+        gate: &'c Gate,
+        context: &'c RequestContext,
+        request: Request<'r>,
+        action: Action<'c>,
+    ) -> Self {
+        Self { gate, context, request, action, preflight: None, cors: None }
     }
 
     /// Whether the body is read before the decision, because scripts read the body.
@@ -106,25 +139,114 @@ impl<'c: 'r, 'r> GuardedRequest<'c, 'r> {
         grant: &Grant<'_>,
     ) -> ResponseChanges<'c> {
         let hooks = self.gate.response_hooks(self.context, request, grant);
-        ResponseChanges { quota: grant.quota().clone(), hooks }
+        ResponseChanges { hooks, ..self.changes_without_hooks(grant) }
+    }
+
+    /// The changes to make to a response that another program sends to the client.
+    pub fn changes_without_hooks(&self, grant: &Grant<'_>) -> ResponseChanges<'c> {
+        let cors = self.cors.map(|cors| CorsFields::new(cors, self.request.headers));
+        ResponseChanges {
+            context: self.context,
+            quota: grant.quota().clone(),
+            hooks: None,
+            cache: CacheRules::new(self.context, &self.action, grant.identity()),
+            vary: cors.as_ref().map_or(&[], CorsFields::vary),
+            cors,
+        }
+    }
+
+    /// The grant for a preflight that the application responds to.
+    ///
+    /// # Errors
+    /// The request is not such a preflight.
+    pub fn preflight_grant<'b>(&self, rule: &'b Rule) -> Result<Grant<'b>, Denial>
+    where
+        'c: 'b,
+    {
+        let grant = Grant::for_preflight(self.context, &self.request, rule);
+        grant.ok_or_else(|| bad_request("The request is not a CORS preflight."))
+    }
+
+    /// The changes to make to an application's response to a preflight.
+    pub fn preflight_changes(&self) -> ResponseChanges<'c> {
+        ResponseChanges {
+            context: self.context,
+            quota: Quota::default(),
+            hooks: None,
+            cache: CacheRules::ANONYMOUS,
+            vary: &PREFLIGHT_FIELDS,
+            cors: None,
+        }
+    }
+
+    /// The result if the request is a preflight, which is not authenticated.
+    pub fn take_preflight(&mut self) -> Option<PreflightResult<'c>> {
+        self.preflight.take().map(|result| *result)
     }
 
     /// Lets the `on_denied` hooks change a denial. Each denial must pass through this function
     /// exactly once.
-    pub async fn denied(&self, denial: Denial) -> Denial {
+    pub async fn denied(&self, mut denial: Denial) -> Denial {
+        let cors = self.cors.map(|cors| CorsFields::new(cors, self.request.headers));
+        if let Some(cors) = &cors {
+            cors.write_denial(denial.headers_mut());
+        }
         // On the heap, because few requests are denied. Otherwise this future would enlarge the
         // future of every request.
         let rule = self.action.rule();
-        Box::pin(self.gate.on_denied(self.context, &self.request, rule, denial)).await
+        denial = Box::pin(self.gate.on_denied(self.context, &self.request, rule, denial)).await;
+        // A hook that throws replaces the denial, with all its fields.
+        if let Some(cors) = &cors
+            && !denial.headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN)
+        {
+            cors.write_denial(denial.headers_mut());
+        }
+        cache::complete_denial(self.context, denial.headers_mut());
+        denial
     }
 }
 
 /// The changes that a response gets after its handler: first the header fields of the quota, then
-/// the changes of the `on_response` hooks.
+/// the changes of the `on_response` hooks, then the fields for caches.
 pub(crate) struct ResponseChanges<'a> {
-    pub quota: Quota,
+    context: &'a RequestContext,
+    quota: Quota,
     /// `None` means that no hook wants the response.
     pub hooks: Option<ResponseHooks<'a>>,
+    cache: CacheRules,
+    cors: Option<CorsFields<'a>>,
+    /// Further request fields on which the response depends.
+    vary: &'static [&'static str],
+}
+
+impl ResponseChanges<'_> {
+    /// Writes the fields that `on_response` hooks may change.
+    pub fn write_before_hooks(&self, headers: &mut HeaderMap) {
+        self.quota.write(headers);
+        if let Some(cors) = &self.cors {
+            cors.write(headers);
+        }
+    }
+
+    /// Writes the fields for caches. Hooks run before, because they may read further fields of the
+    /// request.
+    pub fn write_after_hooks(&self, status: StatusCode, headers: &mut HeaderMap) {
+        self.cache.write(self.context, self.vary, status, headers);
+    }
+
+    /// The value of `Vary` for a response that another program makes, and whether that response is
+    /// for this client only.
+    #[cfg(feature = "server")]
+    pub fn for_caches(&self) -> (Option<HeaderValue>, bool) {
+        (self.cache.vary(self.context, self.vary), self.cache.is_private())
+    }
+
+    /// Adds the CORS fields to a denial of the response.
+    pub fn write_denial(&self, denial: &mut Denial) {
+        if let Some(cors) = &self.cors {
+            cors.write_denial(denial.headers_mut());
+        }
+    }
 }
 
 /// Lets the `on_response` hooks change a response. If `body` is `None`, the body is streamed, and

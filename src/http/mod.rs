@@ -2,6 +2,8 @@
 //! path and a host are read, which route a request takes, how the pipeline decides about the
 //! request, and how a denial becomes a response.
 
+mod cache;
+pub(crate) mod cors;
 pub(crate) mod forwarded;
 pub(crate) mod guard;
 pub(crate) mod host;

@@ -10,6 +10,7 @@ use std::{
 
 use ::http::{
     HeaderMap, HeaderName, Request, Response, Uri,
+    header::HOST,
     request::Parts,
     uri::{PathAndQuery, Scheme},
 };
@@ -18,8 +19,9 @@ use hyper::body::Body as HttpBody;
 
 use super::{AccessRules, CallerIdentity, Layer, LayerBody, LayerSettings, PathPolicy, withheld};
 use crate::{
-    handlers::{Origin, Payload, UrlScheme, is_override, read_body},
+    handlers::{Origin, Payload, PayloadResponse, UrlScheme, is_override, read_body},
     http::{
+        cors::{PreflightResult, preflight_fields, preflight_response},
         forwarded::{Report, is_among},
         guard::{self, GuardedRequest, Received, ResponseChanges, bad_request},
         host::{self, Host, HostProblem},
@@ -34,11 +36,21 @@ const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// A request that the pipeline has allowed.
 struct AllowedRequest<'a, B> {
     identity: CallerIdentity,
+    /// The header fields for the service. `None` means the fields of the client.
+    headers: Option<HeaderMap>,
     body: LayerBody<B>,
     /// The path in its normal form. `None` means that the client sent the path in this form.
     path: Option<String>,
     action: Action<'a>,
     changes: ResponseChanges<'a>,
+}
+
+/// The decision about a request.
+enum Decision<'a, B> {
+    /// The service gets the request.
+    Allowed(AllowedRequest<'a, B>),
+    /// The request is a preflight, and this is the response.
+    Answered(PayloadResponse),
 }
 
 impl Layer {
@@ -68,14 +80,18 @@ impl Layer {
         };
         handled.unwrap_or_else(|denial| {
             response::report(&denial, &method, uri.path(), address);
-            let response = response::for_method(&method, response::from_denial(&denial));
-            Ok(response.map(|payload| match payload {
-                Payload::Full(bytes) => LayerBody::full(bytes),
-                // The body of a denial is never streamed.
-                Payload::Stream(_) => LayerBody::full(Bytes::new()),
-            }))
+            Ok(in_memory(response::for_method(&method, response::from_denial(&denial))))
         })
     }
+}
+
+/// A response of the layer itself.
+fn in_memory<R>(response: PayloadResponse) -> Response<LayerBody<R>> {
+    response.map(|payload| match payload {
+        Payload::Full(bytes) => LayerBody::full(bytes),
+        // The body of a response of the layer is never streamed.
+        Payload::Stream(_) => LayerBody::full(Bytes::new()),
+    })
 }
 
 /// The client of a request, and the scheme of the request that it sent.
@@ -117,7 +133,10 @@ impl LayerSettings {
         let context = self.gate.request_context();
         let (allowed, removal) = {
             let whole = withheld::restored(&parts);
-            let allowed = self.decide(&context, &whole, body, client).await?;
+            let allowed = match self.decide(&context, &whole, body, client).await? {
+                Decision::Allowed(allowed) => allowed,
+                Decision::Answered(response) => return Ok(Ok(in_memory(response))),
+            };
             let removal = if self.keeps_credential {
                 None
             } else {
@@ -125,11 +144,12 @@ impl LayerSettings {
             };
             (allowed, removal)
         };
+        let AllowedRequest { identity, headers, body, path, action, changes } = allowed;
+        parts.headers = headers.unwrap_or(parts.headers);
         if let Some(removal) = &removal {
             removal.check()?;
             withheld::withhold(&mut parts, removal);
         }
-        let AllowedRequest { identity, body, path, action, changes } = allowed;
         self.remove_identity_fields(&mut parts.headers);
         if let Some(path) = path {
             parts.uri = with_path(&parts.uri, path)?;
@@ -141,14 +161,19 @@ impl LayerSettings {
             Ok(response) => response,
             Err(problem) => return Ok(Err(problem)),
         };
-        changes.quota.write(response.headers_mut());
+        changes.write_before_hooks(response.headers_mut());
         let (parts, body) = response.into_parts();
-        let Some(hooks) = changes.hooks else {
-            return Ok(Ok(Response::from_parts(parts, LayerBody::streamed(body))));
+        let result = match &changes.hooks {
+            Some(hooks) => guard::run_hooks(hooks, parts, None).await.map(|(parts, _)| parts),
+            None => Ok(parts),
         };
-        match guard::run_hooks(&hooks, parts, None).await {
-            Ok((parts, _)) => Ok(Ok(Response::from_parts(parts, LayerBody::streamed(body)))),
-            Err(denial) => {
+        match result {
+            Ok(mut parts) => {
+                changes.write_after_hooks(parts.status, &mut parts.headers);
+                Ok(Ok(Response::from_parts(parts, LayerBody::streamed(body))))
+            }
+            Err(mut denial) => {
+                changes.write_denial(&mut denial);
                 // The header fields of the request were moved to `next`, so they are empty here.
                 // This does not affect scripts: the context stores the request that the first
                 // script saw, and passes it to all later scripts.
@@ -158,7 +183,7 @@ impl LayerSettings {
                 let received =
                     Received { method: &method, path, query, headers, host: None, client };
                 let (gate, context, request) = (&self.gate, &context, received.request(path));
-                let guarded = GuardedRequest { gate, context, request, action };
+                let guarded = GuardedRequest::with_action(gate, context, request, action);
                 Err(guarded.denied(denial).await)
             }
         }
@@ -170,7 +195,7 @@ impl LayerSettings {
         parts: &Parts,
         body: B,
         client: Client,
-    ) -> Result<AllowedRequest<'a, B>, Denial>
+    ) -> Result<Decision<'a, B>, Denial>
     where
         B: HttpBody<Data = Bytes>,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -197,7 +222,7 @@ impl LayerSettings {
         }
         let request = received.request(&path);
         let gate = &self.gate;
-        let guarded = match &self.access {
+        let mut guarded = match &self.access {
             AccessRules::Resources => {
                 let origin =
                     Origin::Requested(client.scheme, host.as_ref().map_or("", Host::authority));
@@ -205,10 +230,25 @@ impl LayerSettings {
             }
             AccessRules::Program { permissions, anonymous } => {
                 let action = Action::Enter(EntryRules { permissions, anonymous: *anonymous });
-                GuardedRequest { gate, context, request, action }
+                GuardedRequest::with_action(gate, context, request, action)
             }
         };
-        let (identity, body, changes) = match self.authorize(&guarded, body).await {
+        let mut headers = None;
+        let result = match guarded.take_preflight() {
+            Some(PreflightResult::Allowed(headers)) => {
+                return Ok(Decision::Answered(preflight_response(headers)));
+            }
+            Some(PreflightResult::Refused(denial)) => Err(denial),
+            Some(PreflightResult::Passed(rule)) => {
+                headers = Some(layer_preflight_fields(&parts.headers));
+                guarded.preflight_grant(rule).map(|grant| {
+                    let identity = CallerIdentity::new(grant.identity());
+                    (identity, LayerBody::full(Bytes::new()), guarded.preflight_changes())
+                })
+            }
+            None => self.authorize(&guarded, body).await,
+        };
+        let (identity, body, changes) = match result {
             Ok(allowed) => allowed,
             Err(denial) => return Err(guarded.denied(denial).await),
         };
@@ -217,7 +257,8 @@ impl LayerSettings {
             Cow::Borrowed(_) => None,
             Cow::Owned(path) => Some(path),
         };
-        Ok(AllowedRequest { identity, body, path, action, changes })
+        let allowed = AllowedRequest { identity, headers, body, path, action, changes };
+        Ok(Decision::Allowed(allowed))
     }
 
     /// Authorizes a request. If scripts read the body, the body is read first.
@@ -256,6 +297,13 @@ impl LayerSettings {
             headers.remove(name);
         }
     }
+}
+
+/// The header fields of a preflight that the service gets.
+fn layer_preflight_fields(headers: &HeaderMap) -> HeaderMap {
+    let mut fields = preflight_fields(headers);
+    fields.extend(headers.get(HOST).map(|host| (HOST, host.clone())));
+    fields
 }
 
 /// The request target with its path replaced.

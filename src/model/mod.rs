@@ -38,8 +38,9 @@ pub use limit::{Credits, Period, RateLimit, Refill};
 pub use mode::Mode;
 pub use permission::{Permissions, SHIPPED};
 pub use resource::{
-    BodyLimit, BodyRules, Format, ForwardedField, Handler, METHODS, MethodRules, PermissionSource,
-    Protocol, Proxy, Resource, Respond, Route, Rules, Target, Transport,
+    BodyLimit, BodyRules, Cors, Format, ForwardedField, Handler, METHODS, MethodRules,
+    OriginPattern, PermissionSource, PreflightMode, Protocol, Proxy, Resource, Respond, Route,
+    Rules, Target, Transport, WebOrigin,
 };
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
 pub use secret::{AuditKey, BackupKey, Digest, PasswordDigest, Pepper, Secret};

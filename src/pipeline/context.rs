@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use http::HeaderName;
+
 use super::{
     Denial, Gate, Identity, Phase, Request,
     scripts::script_views::{self, HookScripts},
@@ -85,6 +87,11 @@ impl RequestContext {
     /// The request as scripts have seen it. `None` means that no script was called.
     pub(super) fn script_request_if_any(&self) -> Option<&ScriptRequest> {
         self.script_request.get()
+    }
+
+    /// The header fields that scripts have read so far.
+    pub(crate) fn fields_read_by_scripts(&self) -> Vec<HeaderName> {
+        self.script_request.get().map(ScriptRequest::fields_read).unwrap_or_default()
     }
 
     /// The scripts that define this hook function: `hooks.rhai`, and the script of the resource.

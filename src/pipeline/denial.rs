@@ -207,6 +207,11 @@ impl Denial {
         self
     }
 
+    /// The additional header fields.
+    pub(crate) fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut self.0.headers
+    }
+
     /// The fields, for the changes that a script makes.
     pub(super) fn fields_mut(&mut self) -> &mut DenialFields {
         &mut self.0

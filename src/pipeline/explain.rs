@@ -15,7 +15,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, header::ORIGIN};
 
 use super::{
     Action, Candidate, Credential, Denial, Gate, Grant, Identity, Phase, Presented, Request,
@@ -103,6 +103,14 @@ impl Explanation {
         Self { phases: reports.finish(), denial: result.err() }
     }
 
+    /// The explanation of a preflight, which the edge treats without authentication.
+    #[cfg(feature = "server")]
+    pub(crate) fn of_preflight(found: Vec<Finding>) -> Self {
+        let mut reports = Reports::default();
+        let _ = reports.add(Phase::Edge, Instant::now(), Ok(()), |()| found);
+        Self { phases: reports.finish(), denial: None }
+    }
+
     /// Removes these secrets from all texts.
     fn redact(mut self, secrets: &[Secret]) -> Self {
         for (_, text) in self.phases.iter_mut().flat_map(|report| &mut report.found) {
@@ -131,7 +139,12 @@ impl Gate {
     ) -> Explanation {
         let mut reports = Reports::default();
         // The edge lets every request pass, because the phase `permit` reports a missing route.
-        let _ = reports.add(Phase::Edge, Instant::now(), Ok(action), |action| route(action));
+        let found = |action: &&Action<'_>| {
+            let mut found = route(action);
+            found.extend(cors(action, request));
+            found
+        };
+        let _ = reports.add(Phase::Edge, Instant::now(), Ok(action), found);
         let result = self.explain_phases(context, request, action, &mut reports).await;
         let denial = match result.map_err(|denial| context.complete_challenge(denial)) {
             Ok(()) => None,
@@ -222,6 +235,18 @@ fn route(action: &Action<'_>) -> Vec<Finding> {
         found.push(("misuse", denial.external_message.to_string()));
     }
     found
+}
+
+/// Whether a page of the request's origin may read the response. `None` means that the request has
+/// no origin, or that the resource has no CORS settings.
+fn cors(action: &Action<'_>, request: &Request<'_>) -> Option<Finding> {
+    let (cors, origin) = (action.rule()?.cors.as_ref()?, request.headers.get(ORIGIN)?);
+    let verdict = if cors.allows_origin(origin) {
+        "the origin is allowed, so its page may read the response"
+    } else {
+        "the origin is not among cors.origins, so its page may not read the response"
+    };
+    Some(("cors", verdict.into()))
 }
 
 fn anonymous() -> Vec<Finding> {

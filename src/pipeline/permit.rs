@@ -21,6 +21,11 @@ pub struct Grant<'a> {
 }
 
 impl<'a> Grant<'a> {
+    /// The grant of a request that is not authenticated.
+    pub(super) fn anonymous(identity: Identity<'a>, rule: &'a Rule, quota: Quota) -> Self {
+        Self { identity, rule: Some(rule), quota }
+    }
+
     /// The caller, who may perform the action.
     pub fn identity(&self) -> &Identity<'a> {
         &self.identity

@@ -1,12 +1,17 @@
 //! Explains how the public listener would decide about a request that an administrator describes.
 
+use ::http::HeaderMap;
+
 use crate::{
     handlers::{Origin, UrlScheme},
     http::{
+        cors::PreflightResult,
         guard::{GuardedRequest, Received, bad_request},
         host,
     },
-    pipeline::{Denial, Explain, ExplainFuture, ExplainRequest, Explanation, Gate, Request},
+    pipeline::{
+        Denial, Explain, ExplainFuture, ExplainRequest, Explanation, Finding, Gate, Request,
+    },
 };
 
 /// Explains decisions about requests to the public listener. Cheap to clone.
@@ -49,11 +54,32 @@ impl Explainer {
         };
         let context = self.gate.dry_run_context();
         let request = received.request(&path);
-        let (guarded, _) = GuardedRequest::on_route(&self.gate, &context, request, origin);
+        let (mut guarded, _) = GuardedRequest::on_route(&self.gate, &context, request, origin);
+        match guarded.take_preflight() {
+            Some(PreflightResult::Refused(denial)) => return Err(guarded.denied(denial).await),
+            Some(PreflightResult::Passed(_)) => {
+                let text = "the application gets the preflight, without authentication";
+                return Ok(Explanation::of_preflight(vec![("preflight", text.into())]));
+            }
+            Some(PreflightResult::Allowed(headers)) => {
+                return Ok(Explanation::of_preflight(describe(&headers)));
+            }
+            None => {}
+        }
         let body = guarded.buffers_body().then_some(&described.body);
         let request = Request { body, ..request };
         Ok(self.gate.explain(&context, &request, &guarded.action).await)
     }
+}
+
+/// Describes the response to a preflight.
+fn describe(headers: &HeaderMap) -> Vec<Finding> {
+    let fields = headers.iter().map(|(name, value)| {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        format!("{name}: {value}")
+    });
+    let fields: Vec<String> = fields.collect();
+    vec![("preflight", "the browser gets 204".into()), ("fields", fields.join("; "))]
 }
 
 impl Explain for Explainer {

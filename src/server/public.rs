@@ -13,6 +13,7 @@ use crate::{
         RequestBody, UrlScheme,
     },
     http::{
+        cors::{PreflightResult, preflight_fields, preflight_response},
         forwarded::{Report, ReportError, is_among},
         guard::{self, GuardedRequest, Received, bad_request},
         host, response,
@@ -81,7 +82,7 @@ impl Public {
         };
         let context = self.gate.request_context();
         let request = received.request(&path);
-        let (guarded, params) = GuardedRequest::on_route(&self.gate, &context, request, origin);
+        let (mut guarded, params) = GuardedRequest::on_route(&self.gate, &context, request, origin);
         let hop = Hop {
             client: report.client,
             proxies: &report.proxies,
@@ -92,6 +93,9 @@ impl Public {
             authority: host.authority(),
         };
         let input = HandlerInput { params, origin, hop, upgrade };
+        if let Some(preflight) = guarded.take_preflight() {
+            return Box::pin(self.preflight(&guarded, preflight, input)).await;
+        }
         let result = if guarded.buffers_body() {
             Box::pin(self.handle_buffered(&guarded, input, body)).await
         } else {
@@ -99,6 +103,34 @@ impl Public {
         };
         match result {
             Ok(response) => Ok(response),
+            Err(denial) => Err(guarded.denied(denial).await),
+        }
+    }
+
+    /// Responds to a preflight, or passes it on to the application.
+    async fn preflight<'a>(
+        &self,
+        guarded: &'a GuardedRequest<'a, 'a>,
+        preflight: PreflightResult<'a>,
+        HandlerInput { params, origin, hop, .. }: HandlerInput<'a>,
+    ) -> Result<PayloadResponse, Denial> {
+        let rule = match preflight {
+            PreflightResult::Allowed(headers) => return Ok(preflight_response(headers)),
+            PreflightResult::Refused(denial) => return Err(guarded.denied(denial).await),
+            PreflightResult::Passed(rule) => rule,
+        };
+        let context = guarded.context;
+        let grant = guarded.preflight_grant(rule)?;
+        let headers = preflight_fields(guarded.request.headers);
+        let request = Request { headers: &headers, ..guarded.request };
+        let (body, upgrade) = (RequestBody::default(), None);
+        let call = HandlerRequest { grant, request, context, params, origin, hop, body, upgrade };
+        match self.handlers.respond(call).await {
+            Ok(mut response) => {
+                let status = response.status();
+                guarded.preflight_changes().write_after_hooks(status, response.headers_mut());
+                Ok(response)
+            }
             Err(denial) => Err(guarded.denied(denial).await),
         }
     }
@@ -136,11 +168,12 @@ impl Public {
         let context = guarded.context;
         let call = HandlerRequest { grant, request, context, params, origin, hop, body, upgrade };
         let mut response = self.handlers.respond(call).await?;
-        changes.quota.write(response.headers_mut());
-        match changes.hooks {
-            Some(hooks) => Box::pin(run_hooks(&hooks, response)).await,
-            None => Ok(response),
+        changes.write_before_hooks(response.headers_mut());
+        if let Some(hooks) = &changes.hooks {
+            response = Box::pin(run_hooks(hooks, response)).await?;
         }
+        changes.write_after_hooks(response.status(), response.headers_mut());
+        Ok(response)
     }
 }
 

@@ -7,6 +7,7 @@ mod apply;
 mod audit;
 mod backup;
 mod backup_schedule;
+mod browsers;
 mod bulk;
 mod cli;
 mod client_address;

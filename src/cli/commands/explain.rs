@@ -82,7 +82,11 @@ fn explanation(response: &Value) -> String {
     let phases = response["phases"].as_array().map(Vec::as_slice).unwrap_or_default();
     text.push_str(&Listing::new(COLUMNS).page(phases));
     let denial = &response["response"];
+    let preflight = phases.first().map(|edge| &edge["found"]["preflight"]);
     text.push_str(&match denial["status"].as_u64() {
+        None if preflight.is_some_and(Value::is_string) => {
+            "\nAllowed: this is a CORS preflight, which needs no credential.\n".to_owned()
+        }
         None => "\nAllowed: a real request would now go to its handler. The explained request does not.\n".to_owned(),
         Some(status) => format!(
             "\nRefused: the client gets {status} {}: {}\n",

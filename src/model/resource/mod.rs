@@ -2,6 +2,7 @@
 
 mod applications;
 mod body;
+mod cors;
 mod forwarded;
 mod handler;
 mod proxy;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     body::{BodyLimit, BodyRules},
+    cors::{Cors, OriginPattern, PreflightMode, WebOrigin},
     forwarded::ForwardedField,
     handler::Handler,
     proxy::{Protocol, Proxy, Target, Transport},
@@ -66,6 +68,10 @@ pub struct Resource {
     /// The rate limit of all clients of the resource together. `None` means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
+    /// The pages of other origins that may use the resource. `None` means that browsers let no page
+    /// of another origin use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
 }
 
 /// The source of the permission decision. This decision follows the check whether the resource
@@ -220,6 +226,7 @@ impl Resource {
             respond: None,
             proxy: None,
             rate_limit: None,
+            cors: None,
         }
     }
 
@@ -266,6 +273,7 @@ impl Resource {
         self.check_respond(&mut found);
         self.check_proxy(&mut found);
         self.check_body(&mut found);
+        self.check_cors(&mut found);
         found
     }
 

@@ -168,6 +168,7 @@ fn resource(test: &TestRequest) -> Resource {
         respond: None,
         proxy: None,
         rate_limit: None,
+        cors: None,
     }
 }
 

@@ -43,13 +43,23 @@ pub(super) struct VerifiedUser {
     pub is_universal: bool,
     /// Whether the credential allows less than the user's roles allow.
     pub is_restricted: bool,
+    /// Whether the key may be used from some networks only.
+    pub is_bound_to_networks: bool,
 }
 
 impl VerifiedUser {
     /// A user whose credential has no restrictions.
     pub fn unrestricted(user: Arc<CachedUser>) -> Self {
         let (key, scopes, bounds) = (None, None, None);
-        Self { user, key, scopes, bounds, is_universal: false, is_restricted: false }
+        Self {
+            user,
+            key,
+            scopes,
+            bounds,
+            is_universal: false,
+            is_restricted: false,
+            is_bound_to_networks: false,
+        }
     }
 }
 
@@ -61,7 +71,7 @@ impl std::fmt::Debug for Identity<'_> {
 
 impl<'a> Identity<'a> {
     /// The identity of an anonymous request.
-    pub(super) fn anonymous(role_table: &'a Arc<RoleTable>) -> Self {
+    pub(in crate::pipeline) fn anonymous(role_table: &'a Arc<RoleTable>) -> Self {
         let (roles, script_view) = (role_table.anonymous(), OnceLock::new());
         let carried_roles = OnceLock::new();
         Self { authenticated: None, roles, role_table, script_view, carried_roles }
@@ -93,6 +103,11 @@ impl<'a> Identity<'a> {
     /// limits. A client with a restricted credential must not create a credential that allows more.
     pub fn is_restricted(&self) -> bool {
         self.verified().is_some_and(|verified| verified.is_restricted)
+    }
+
+    /// Whether the client used a key that may be used from some networks only.
+    pub(crate) fn is_bound_to_networks(&self) -> bool {
+        self.verified().is_some_and(|verified| verified.is_bound_to_networks)
     }
 
     /// Whether the request is anonymous.

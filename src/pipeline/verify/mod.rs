@@ -123,6 +123,7 @@ impl CredentialCheck<'_, '_> {
             bounds: key.bounds().cloned(),
             is_universal: key.is_universal(),
             is_restricted: key.is_restricted(),
+            is_bound_to_networks: !key.networks().is_empty(),
         })
     }
 

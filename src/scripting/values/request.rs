@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header::COOKIE};
+use http::{HeaderMap, HeaderName, HeaderValue, header::COOKIE};
 use parking_lot::Mutex;
 use rhai::{Dynamic, ImmutableString};
 
@@ -53,14 +53,16 @@ struct RequestInner {
     client: OnceLock<ImmutableString>,
     notes: Mutex<Notes>,
     reads: ReadLog,
+    /// The header fields that scripts have read.
+    fields_read: Mutex<Vec<HeaderName>>,
 }
 
 impl ScriptRequest {
     /// A request with these contents and no notes.
     pub fn new(parts: RequestParts) -> Self {
         let (method, path, client) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        let (notes, reads) = (Mutex::default(), ReadLog::default());
-        Self(Arc::new(RequestInner { parts, method, path, client, notes, reads }))
+        let (notes, reads, fields_read) = (Mutex::default(), ReadLog::default(), Mutex::default());
+        Self(Arc::new(RequestInner { parts, method, path, client, notes, reads, fields_read }))
     }
 
     pub(in crate::scripting) fn method(&self) -> ImmutableString {
@@ -116,8 +118,24 @@ impl ScriptRequest {
         self.0.parts.body.as_ref()
     }
 
+    /// The names of the header fields that scripts have read, also of fields that the request does
+    /// not have: the response depends on them.
+    pub fn fields_read(&self) -> Vec<HeaderName> {
+        self.0.fields_read.lock().clone()
+    }
+
+    fn note_read(&self, name: &str) {
+        // An invalid name matches no field.
+        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { return };
+        let mut read = self.0.fields_read.lock();
+        if !read.contains(&name) {
+            read.push(name);
+        }
+    }
+
     /// The values of a header field that are valid UTF-8.
     pub(in crate::scripting) fn header_values(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.note_read(name);
         // An invalid name matches no field.
         let values = self.0.parts.headers.get_all(name.to_ascii_lowercase());
         self.0.reads.note_header(name, values.iter().next().is_some());
@@ -126,6 +144,7 @@ impl ScriptRequest {
 
     /// The values of a cookie, in all `Cookie` fields (RFC 6265, section 5.4).
     pub(in crate::scripting) fn cookies(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.note_read(COOKIE.as_str());
         self.0.reads.note_cookie(name);
         let fields = self.0.parts.headers.get_all(COOKIE).iter().filter_map(text);
         fields.flat_map(|field| field.split(';')).filter_map(move |pair| {

@@ -21,8 +21,9 @@ use crate::{
             Envoy,
             health::{self, HealthCheckRequest, HealthCheckResponse},
             messages::{
-                Address, Allowed, AttributeRequest, Attributes, CheckRequest, CheckResponse,
-                Denied, HeaderMap, HeaderValue, HttpRequest, HttpResponse, Node, SocketAddress,
+                Address, Allowed, AppendAction, AttributeRequest, Attributes, CheckRequest,
+                CheckResponse, Denied, HeaderMap, HeaderValue, HttpRequest, HttpResponse, Node,
+                SocketAddress,
             },
         },
     },
@@ -51,6 +52,8 @@ impl EnvoyFixture {
             json!({ "id": "orders", "handler": "decide", "host": "api.example", "path": "/orders/{id}",
                     "permissions": { "POST": ["read"], "PUT": ["write"] } }),
             json!({ "id": "open", "handler": "decide", "path": "/open", "authentication": ["anonymous"] }),
+            json!({ "id": "page", "handler": "decide", "path": "/page", "cors": { "origins": ["https://app.example"] } }),
+            json!({ "id": "passed", "handler": "decide", "path": "/passed", "cors": { "origins": ["*"], "preflight": "pass" } }),
         ];
         let server = TestServer::new(&resources).await;
         let bodies = BodyLimits { bytes: 64 * 1024, read: PATIENCE };
@@ -218,6 +221,57 @@ async fn grpc_and_http_lead_to_the_same_decision() {
         }
     }
     assert_eq!(allowed_count, 4);
+}
+
+#[tokio::test]
+async fn envoy_learns_which_fields_to_add_to_the_response_and_which_to_replace() {
+    let fixture = EnvoyFixture::new().await;
+    let ada = fixture.server.ada_credential.as_str();
+    let fields = [("api-key", ada), ("origin", "https://app.example")];
+    let response =
+        allowed(fixture.call(check_request("GET", "/page", &fields, "203.0.113.7")).await);
+    let mut found: Vec<(&str, &str, i32)> = response
+        .response_headers_to_add
+        .iter()
+        .map(|option| (option.header.as_ref().unwrap(), option.append_action))
+        .map(|(header, action)| (header.key.as_str(), header.value.as_str(), action))
+        .collect();
+    found.sort_unstable();
+    assert_eq!(
+        found,
+        [
+            ("access-control-allow-origin", "https://app.example", AppendAction::Replace as i32),
+            ("cache-control", "private", AppendAction::AddIfAbsent as i32),
+            ("vary", "AUTH-METHOD, API-KEY, Origin", AppendAction::Append as i32),
+        ]
+    );
+    // The application gets none of these fields.
+    for name in ["vary", "cache-control", "x-keyward-cache-control", "access-control-allow-origin"]
+    {
+        assert_eq!(value(&response.headers, name), None, "{name}");
+        assert!(!response.headers_to_remove.iter().any(|removed| removed == name), "{name}");
+    }
+    let open = allowed(fixture.call(check_request("GET", "/open", &[], "203.0.113.7")).await);
+    assert_eq!(open.response_headers_to_add, []);
+}
+
+#[tokio::test]
+async fn preflight_ends_the_request_or_passes_without_an_identity() {
+    let fixture = EnvoyFixture::new().await;
+    let preflight = |origin| [("origin", origin), ("access-control-request-method", "GET")];
+    let ask = async |origin, path| {
+        fixture.call(check_request("OPTIONS", path, &preflight(origin), "203.0.113.7")).await
+    };
+    let answered = denied(ask("https://app.example", "/page").await);
+    assert_eq!((answered.status.unwrap().code, answered.body.as_str()), (204, ""));
+    let origin = value(&answered.headers, "access-control-allow-origin");
+    assert_eq!(origin, Some("https://app.example"));
+    let refused = denied(ask("https://evil.example", "/page").await);
+    assert_eq!(refused.status.unwrap().code, 403);
+    assert_eq!(value(&refused.headers, "access-control-allow-origin"), None);
+    let passed = allowed(ask("https://evil.example", "/passed").await);
+    assert_eq!(value(&passed.headers, "x-keyward-user"), None);
+    assert!(passed.headers_to_remove.iter().any(|name| name == "x-keyward-user"));
 }
 
 #[tokio::test]

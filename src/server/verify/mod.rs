@@ -8,7 +8,9 @@ pub(super) mod identity_headers;
 use std::{borrow::Cow, sync::Arc};
 
 use ::http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode, header::InvalidHeaderValue, request::Parts,
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, InvalidHeaderValue},
+    request::Parts,
 };
 
 use hyper::body::Incoming;
@@ -16,12 +18,13 @@ use ipnet::IpNet;
 
 use self::{
     dialects::{Dialect, OriginalRequest},
-    identity_headers::HeaderTemplate,
+    identity_headers::{HeaderTemplate, HeaderValues},
 };
 use super::{HeadLimits, Peer, Service};
 use crate::{
     handlers::{ClientBody, Handlers, Origin, Payload, PayloadResponse},
     http::{
+        cors::{PreflightResult, preflight_response},
         forwarded::is_among,
         guard::{GuardedRequest, Received, bad_request},
         response,
@@ -34,6 +37,14 @@ const STATUS: HeaderName = HeaderName::from_static("x-keyward-status");
 /// The header field with the body of a denial in one line, for a proxy that cannot pass the body
 /// on.
 const BODY: HeaderName = HeaderName::from_static("x-keyward-body");
+
+/// The decision about the request of a proxy's client.
+pub(super) enum VerifyDecision {
+    /// The request may pass. The response has header fields only.
+    Allowed(PayloadResponse),
+    /// The request is a preflight, and this is the response for the client.
+    Answered(PayloadResponse),
+}
 
 /// The service of the verify listener. Cheap to clone.
 #[derive(Clone)]
@@ -94,7 +105,8 @@ impl Verify {
             Err(problem) => return report(&bad_request(problem)),
         };
         match self.decide_original(&parts.headers, &original, |_| ()).await {
-            Ok(response) => response,
+            Ok(VerifyDecision::Allowed(response)) => response,
+            Ok(VerifyDecision::Answered(response)) => dialect.final_response(response),
             Err(denial) => {
                 response::report(&denial, &original.method, original.path, original.client);
                 dialect.denial_response(&denial)
@@ -110,7 +122,7 @@ impl Verify {
         headers: &HeaderMap,
         original: &OriginalRequest<'_>,
         on_removal: impl FnOnce(&CredentialRemoval<'_>),
-    ) -> Result<PayloadResponse, Denial> {
+    ) -> Result<VerifyDecision, Denial> {
         let received = Received {
             method: &original.method,
             path: original.path,
@@ -123,9 +135,22 @@ impl Verify {
         let origin = Origin::Requested(original.scheme, original.host.authority());
         let context = self.gate.request_context();
         let request = received.request(&path);
-        let (guarded, _) = GuardedRequest::on_route(&self.gate, &context, request, origin);
-        let grant = match guarded.authorize(&guarded.request).await {
-            Ok(grant) => grant,
+        let (mut guarded, _) = GuardedRequest::on_route(&self.gate, &context, request, origin);
+        let result = match guarded.take_preflight() {
+            Some(PreflightResult::Allowed(headers)) => {
+                return Ok(VerifyDecision::Answered(preflight_response(headers)));
+            }
+            Some(PreflightResult::Refused(denial)) => Err(denial),
+            Some(PreflightResult::Passed(rule)) => {
+                guarded.preflight_grant(rule).map(|grant| (grant, guarded.preflight_changes()))
+            }
+            None => guarded.authorize(&guarded.request).await.map(|grant| {
+                let changes = guarded.changes_without_hooks(&grant);
+                (grant, changes)
+            }),
+        };
+        let (grant, changes) = match result {
+            Ok(allowed) => allowed,
             Err(denial) => return Err(guarded.denied(denial).await),
         };
         let removal = context.credential_removal(headers, grant.rule());
@@ -138,10 +163,12 @@ impl Verify {
         }
         let uri = normal_uri(original, &path, query.as_deref())
             .map_err(|_| bad_request("The target cannot be written into a header field."))?;
+        let (vary, is_private) = changes.for_caches();
+        let values = HeaderValues { identity: grant.identity(), uri, vary, is_private };
         let mut response = PayloadResponse::default();
-        *response.headers_mut() = self.template.fill(grant.identity(), uri);
-        grant.quota().write(response.headers_mut());
-        Ok(response)
+        *response.headers_mut() = self.template.fill(values);
+        changes.write_before_hooks(response.headers_mut());
+        Ok(VerifyDecision::Allowed(response))
     }
 }
 
@@ -183,6 +210,24 @@ fn normal_uri(
 }
 
 impl Dialect {
+    /// The response for a preflight to which Keyward responds, in a form with which this kind of
+    /// proxy ends the request.
+    ///
+    /// Only Envoy ends a request for which it gets 204. The other proxies let a request pass for
+    /// which they get this status, so they get 403 and build the response from the header fields.
+    fn final_response(self, mut response: PayloadResponse) -> PayloadResponse {
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self != Self::Envoy {
+            headers.insert(STATUS, StatusCode::NO_CONTENT.as_u16().into());
+            // Without a content type, the listener would take the response for hyper's rejection of
+            // a malformed request.
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            *response.status_mut() = StatusCode::FORBIDDEN;
+        }
+        response
+    }
+
     /// The response for a denial, in a form that this kind of proxy can pass on to its client.
     ///
     /// nginx accepts only the statuses 401 and 403, and turns any other status into 500. The

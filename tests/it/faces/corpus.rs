@@ -79,6 +79,7 @@ pub fn client_view(response: &Response<Bytes>) -> Value {
         "www-authenticate",
         "allow",
         "cache-control",
+        "vary",
         "x-keyward-hint",
         "x-denied-in",
         "x-responded",

@@ -2,6 +2,7 @@
 
 mod applications;
 mod body;
+mod cors;
 mod forwarded;
 mod proxy;
 
@@ -11,7 +12,7 @@ use clap::{Args, Subcommand};
 use forwarded::ForwardedOption;
 use serde_json::{Map, Value, json};
 
-use self::{applications::Applications, body::BodyOptions, proxy::ProxyOptions};
+use self::{applications::Applications, body::BodyOptions, cors::CorsOptions, proxy::ProxyOptions};
 use super::{
     app::enable,
     limit::{NoRate, Rate},
@@ -92,7 +93,7 @@ pub struct Edit {
 #[derive(Debug, Args)]
 pub struct Source {
     /// The file with the whole record as JSON, which can have rules per method; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "Applications", "ProxyOptions", "ForwardedOption", "BodyOptions", "Rate", "NoRate"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Fields", "Applications", "ProxyOptions", "ForwardedOption", "BodyOptions", "Rate", "NoRate", "CorsOptions"])]
     file: Option<PathBuf>,
     #[command(flatten)]
     fields: Fields,
@@ -106,6 +107,8 @@ pub struct Source {
     rate: Rate,
     #[command(flatten)]
     no_rate: NoRate,
+    #[command(flatten)]
+    cors: CorsOptions,
 }
 
 #[derive(Debug, Args)]
@@ -230,6 +233,7 @@ impl Source {
         self.body.put(record);
         self.rate.put(record);
         self.no_rate.put(record);
+        self.cors.put(record);
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use prost::{Message, Oneof};
+use prost::{Enumeration, Message, Oneof};
 
 #[derive(Clone, PartialEq, Message)]
 pub struct CheckRequest {
@@ -139,4 +139,19 @@ pub struct Allowed {
 pub struct HeaderValueOption {
     #[prost(message, tag = "1")]
     pub header: Option<HeaderValue>,
+    /// Only Envoy's `response_headers_to_add` uses this field.
+    #[prost(enumeration = "AppendAction", tag = "3")]
+    pub append_action: i32,
+}
+
+/// `envoy.config.core.v3.HeaderValueOption.HeaderAppendAction`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enumeration)]
+#[repr(i32)]
+pub enum AppendAction {
+    /// Adds the field, next to a field of the same name.
+    Append = 0,
+    /// Adds the field if there is no field of the same name.
+    AddIfAbsent = 1,
+    /// Replaces the field of the same name.
+    Replace = 2,
 }

@@ -15,13 +15,14 @@ use grpc::Code;
 use http_body_util::BodyExt as _;
 use hyper::{Request, Response, body::Incoming};
 use messages::{
-    Allowed, Attributes, CheckRequest, CheckResponse, Denied, HeaderValueOption, HttpRequest,
-    HttpResponse, HttpStatus, Status,
+    Allowed, AppendAction, Attributes, CheckRequest, CheckResponse, Denied, HeaderValueOption,
+    HttpRequest, HttpResponse, HttpStatus, Status,
 };
 
 use super::{
-    Verify,
+    Verify, VerifyDecision,
     dialects::{self, Dialect, ForwardedTarget, OriginalRequest},
+    identity_headers::APPLICATION_CACHE_CONTROL,
     untrusted_proxy,
 };
 use crate::{
@@ -49,7 +50,7 @@ impl Envoy {
     }
 
     /// Reports the health of the server, to any client that reaches the listener.
-    async fn health(&self, body: Incoming) -> Response<grpc::GrpcBody> {
+    async fn health(&self, body: ClientBody) -> Response<grpc::GrpcBody> {
         let body = RequestBody::Stream(body).collect(self.0.handlers.body_limits()).await;
         let body = body.map_err(|_| Code::ResourceExhausted);
         match body.and_then(|body| grpc::read(&body)).and_then(|message| health::check(&message)) {
@@ -92,7 +93,10 @@ impl Envoy {
                     removed = RemovedCredential::new(removal, headers, original.query);
                 };
                 match self.0.decide_original(headers, &original, on_removal).await {
-                    Ok(response) => return Ok(self.allowed(&response, headers, removed)),
+                    Ok(VerifyDecision::Allowed(response)) => {
+                        return Ok(self.allowed(&response, headers, removed));
+                    }
+                    Ok(VerifyDecision::Answered(response)) => return Ok(denied(response).await),
                     Err(denial) => {
                         let OriginalRequest { method, path, client, .. } = &original;
                         response::report(&denial, method, path, *client);
@@ -116,7 +120,7 @@ impl Envoy {
         let (absent, present): (Vec<_>, Vec<_>) = response
             .headers()
             .iter()
-            .filter(|(name, _)| **name != CACHE_CONTROL)
+            .filter(|(name, _)| **name != CACHE_CONTROL && **name != APPLICATION_CACHE_CONTROL)
             .partition(|(_, value)| value.is_empty());
         let fields = self.0.handlers.identity_fields();
         let is_present = |name: &HeaderName| present.iter().any(|(known, _)| *known == name);
@@ -131,20 +135,20 @@ impl Envoy {
             .collect();
         headers_to_remove.sort();
         headers_to_remove.dedup();
-        // The fields that are not identity fields describe the rate limits to the client.
+        // The fields that are not identity fields are for the client: rate limits, CORS, `Vary`.
         let (identity, for_client): (Vec<_>, Vec<_>) =
             present.into_iter().partition(|(name, _)| fields.covers(name));
-        let options = |fields: Vec<(&HeaderName, &HeaderValue)>| {
-            fields.into_iter().map(|(name, value)| header_option(name, value)).collect()
-        };
-        let mut headers: Vec<_> = options(identity);
-        headers.extend(removed.changed);
+        let identity = identity.into_iter().map(|(name, value)| header_option(name, value));
+        let cache_control = response.headers().get(APPLICATION_CACHE_CONTROL);
+        let cache_control = cache_control.filter(|value| !value.is_empty());
+        let cache_control = cache_control.map(|value| response_field(&CACHE_CONTROL, value));
+        let for_client = for_client.into_iter().map(|(name, value)| response_field(name, value));
         CheckResponse {
             status: Some(Status { code: Code::Ok as i32 }),
             http_response: Some(HttpResponse::Allowed(Allowed {
-                headers,
+                headers: identity.chain(removed.changed).collect(),
                 headers_to_remove,
-                response_headers_to_add: options(for_client),
+                response_headers_to_add: for_client.chain(cache_control).collect(),
                 query_parameters_to_remove: removed.parameters,
             })),
         }
@@ -224,7 +228,20 @@ async fn denied(response: PayloadResponse) -> CheckResponse {
 fn header_option(name: &HeaderName, value: &HeaderValue) -> HeaderValueOption {
     let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
     let header = messages::HeaderValue { key: name.to_string(), value, raw_value: Vec::new() };
-    HeaderValueOption { header: Some(header) }
+    HeaderValueOption { header: Some(header), append_action: AppendAction::Append as i32 }
+}
+
+/// A field for the application's response to the client. Keyward's CORS fields replace those of the
+/// application, and `Cache-Control` is only for responses that have none.
+fn response_field(name: &HeaderName, value: &HeaderValue) -> HeaderValueOption {
+    let action = if *name == CACHE_CONTROL {
+        AppendAction::AddIfAbsent
+    } else if name.as_str().starts_with("access-control-") {
+        AppendAction::Replace
+    } else {
+        AppendAction::Append
+    };
+    HeaderValueOption { append_action: action as i32, ..header_option(name, value) }
 }
 
 /// A request that Envoy describes in its message.
@@ -300,7 +317,8 @@ impl Service for Envoy {
             return grpc::unsupported();
         }
         if request.uri().path() == health::CHECK {
-            return self.health(request.into_body()).await;
+            let version = request.version();
+            return self.health(ClientBody::new(request.into_body(), version)).await;
         }
         match self.check(request, peer).await {
             Ok(message) => grpc::success(&message),
