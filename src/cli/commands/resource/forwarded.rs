@@ -3,6 +3,8 @@
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::add_to;
+
 #[derive(Debug, Args)]
 pub struct ForwardedOption {
     /// For the handler proxy: a header field that tells the upstream about the client
@@ -14,11 +16,12 @@ pub struct ForwardedOption {
 
 impl ForwardedOption {
     /// Adds the list to the settings of the handler, if the option is given.
-    pub fn put(&self, proxy: &mut Map<String, Value>) {
-        match self.fields.as_slice() {
-            [] => {}
-            [none] if none == "none" => drop(proxy.insert("forwarded".into(), json!([]))),
-            fields => drop(proxy.insert("forwarded".into(), json!(fields))),
-        }
+    pub fn put(&self, record: &mut Map<String, Value>) {
+        let list = match self.fields.as_slice() {
+            [] => return,
+            [none] if none == "none" => json!([]),
+            fields => json!(fields),
+        };
+        add_to(record, "proxy", Map::from_iter([("forwarded".into(), list)]));
     }
 }

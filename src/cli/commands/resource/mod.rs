@@ -102,6 +102,8 @@ pub struct Source {
     #[command(flatten)]
     proxy: ProxyOptions,
     #[command(flatten)]
+    forwarded: ForwardedOption,
+    #[command(flatten)]
     body: BodyOptions,
     #[command(flatten)]
     rate: Rate,
@@ -147,8 +149,6 @@ pub struct Fields {
     /// For the handler proxy: the prefix that is removed from the path
     #[arg(long, value_name = "PATH")]
     strip_prefix: Option<String>,
-    #[command(flatten)]
-    forwarded: ForwardedOption,
     /// For the handler respond: the status of the response
     #[arg(long)]
     status: Option<u16>,
@@ -227,6 +227,7 @@ impl Source {
     fn put(&self, texts: &Texts, record: &mut Map<String, Value>) {
         self.fields.put(texts, record);
         self.applications.put(record);
+        self.forwarded.put(record);
         let mut proxy = Map::new();
         self.proxy.put(&mut proxy);
         add_to(record, "proxy", proxy);
@@ -275,7 +276,6 @@ impl Fields {
         }
         proxy.extend(self.protocol.clone().map(|text| ("protocol".into(), text.into())));
         proxy.extend(self.strip_prefix.clone().map(|text| ("strip_prefix".into(), text.into())));
-        self.forwarded.put(&mut proxy);
         proxy.extend(texts.ca.clone().map(|text| ("ca".into(), text.into())));
         add_to(record, "proxy", proxy);
     }
