@@ -304,7 +304,7 @@ impl ClientKey {
 
 /// The client's address as a number: an IPv4 address as an IPv4-mapped IPv6 address, an IPv6
 /// address reduced to its /64 network.
-pub(super) fn network(client: IpAddr) -> u128 {
+pub(crate) fn network(client: IpAddr) -> u128 {
     const NETWORK: u128 = u128::MAX << 64;
     match client.to_canonical() {
         IpAddr::V4(address) => u128::from(address.to_ipv6_mapped()),

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use super::{
-    Denial, Gate, Identity, Phase, Request,
+    Denial, Gate, Identity, Phase, Request, failures,
     scripts::script_views::{self, HookScripts},
 };
 use crate::{
@@ -74,7 +74,10 @@ impl RequestContext {
         };
         let view = script_views::identity(identity);
         let response = script.handle(self.script_request(request), &view).await;
-        response.map_err(|fault| script_views::denial_of(Phase::Handler, None, fault))
+        response.map_err(|fault| {
+            let denial = script_views::denial_of(Phase::Handler, None, fault);
+            failures::count(self, request.client, denial)
+        })
     }
 
     /// The request as scripts see it.

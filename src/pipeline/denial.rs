@@ -51,6 +51,8 @@ pub struct DenialFields {
     pub violations: Vec<Violation>,
     /// The user who was refused, if the refusing phase knew one.
     pub(super) subject: Subject,
+    /// Whether the denial counts as a failure of the client's address in any phase.
+    pub(super) is_failure: bool,
 }
 
 /// The body of a denial, as set by a script.
@@ -130,7 +132,15 @@ impl Denial {
             retry_after: None,
             violations: Vec::new(),
             subject: Subject::default(),
+            is_failure: false,
         }))
+    }
+
+    /// The denial, counted as a failure of the client's address in any phase.
+    #[must_use]
+    pub(super) fn counted_as_failure(mut self) -> Self {
+        self.0.is_failure = true;
+        self
     }
 
     /// A denial with the body of resources: `{"message": …}`.

@@ -3,7 +3,7 @@
 //! Above the limit, correct keys are still accepted, except keys whose digests are slow to check.
 //! A request with such a key or with a password is denied without a check.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use http::StatusCode;
 
@@ -36,13 +36,13 @@ pub fn failed(context: &RequestContext, attempt: PasswordAttempt, uid: Option<u6
     }
 }
 
-/// Counts a denial if the credential was wrong. Above the limit, every such denial becomes the same
+/// Counts a denial if the credential was wrong, or the request too large for a script. Above the limit, every such denial becomes the same
 /// 429, so that the client learns nothing about the credential.
-pub(super) fn count(context: &RequestContext, request: &Request<'_>, denial: Denial) -> Denial {
+pub(super) fn count(context: &RequestContext, client: IpAddr, denial: Denial) -> Denial {
     if !is_failure(&denial) || context.mode == Mode::DryRun {
         return denial;
     }
-    match context.counters().count_failure(request.client) {
+    match context.counters().count_failure(client) {
         None => denial,
         Some(retry_after) => {
             let message = denial.internal_message.as_deref().unwrap_or_default();
@@ -73,6 +73,7 @@ pub(super) async fn delay_uniform_denial(denial: &Denial) {
 /// request for any reason.
 fn is_failure(denial: &Denial) -> bool {
     match denial.phase {
+        _ if denial.is_failure => true,
         Phase::Decode | Phase::Lookup | Phase::Verify => {
             denial.status == StatusCode::UNAUTHORIZED
                 || ["USER_DOES_NOT_EXIST", "USER_BLOCKED"].contains(&&*denial.code)

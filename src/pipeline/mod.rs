@@ -301,7 +301,7 @@ async fn deny(
     audit: DenialAudit<'_>,
     denial: Denial,
 ) -> Denial {
-    let denial = failures::count(context, request, denial);
+    let denial = failures::count(context, request.client, denial);
     audit.record(context, request.client, denial_audit::object(action), &denial);
     if audit.is_uniform() {
         failures::delay_uniform_denial(&denial).await;

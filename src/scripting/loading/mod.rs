@@ -70,6 +70,15 @@ impl fmt::Display for ScriptProblem {
     }
 }
 
+/// The numbers of entries in the tables that all scripts share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScriptTables {
+    /// The ids that `once` remembers.
+    pub once: usize,
+    /// The buckets of `rate_limit`.
+    pub rate_limit: usize,
+}
+
 /// The result of a successful load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadSummary {
@@ -194,6 +203,15 @@ impl Scripts {
         let off = off.map(|script| ScriptProblem::SwitchedOff { file: script.file().to_owned() });
         let problems = errors.map(ScriptProblem::NotLoaded).chain(off);
         problems.chain(warnings.map(ScriptProblem::Warning)).collect()
+    }
+
+    /// The numbers of entries in the tables that all scripts share.
+    pub fn table_entries(&self) -> ScriptTables {
+        let host = self.0.loader.as_ref().map(|loader| &loader.host);
+        ScriptTables {
+            once: host.map_or(0, |host| host.replay_cache.len()),
+            rate_limit: host.map_or(0, |host| host.rate_limiter.len()),
+        }
     }
 
     /// The folder of scripts.

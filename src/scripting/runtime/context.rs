@@ -13,7 +13,8 @@ use arc_swap::ArcSwap;
 use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
 
 use super::{
-    outbox::ScriptOutbox, rate_limiter::RateLimiter, replay_cache::ReplayCache, sandbox::Sandbox,
+    memory::MemoryPool, outbox::ScriptOutbox, rate_limiter::RateLimiter, replay_cache::ReplayCache,
+    sandbox::Sandbox,
 };
 use crate::{
     model::{Clock, Mode, Secret},
@@ -54,6 +55,7 @@ pub(in crate::scripting) struct HostContext {
     pub rate_limiter: Arc<RateLimiter>,
     pub replay_cache: Arc<ReplayCache>,
     pub regexes: Arc<RegexCache>,
+    pub memory: Arc<MemoryPool>,
     pub mode: Mode,
     /// The names of the configured webhooks.
     pub webhooks: Arc<[String]>,
@@ -76,6 +78,7 @@ impl HostContext {
             rate_limiter: Arc::new(RateLimiter::new(limits.rate_buckets)),
             replay_cache: Arc::new(ReplayCache::new(limits.replay_ids)),
             regexes: Arc::default(),
+            memory: Arc::new(MemoryPool::new(limits.memory_bytes)),
             mode: Mode::Live,
             webhooks: Arc::default(),
             limits,
@@ -186,6 +189,12 @@ impl Deref for ContextHandle {
 /// An error of a host function, with a sentence for the script's author.
 pub(in crate::scripting) fn runtime_error(message: impl Into<String>) -> Box<EvalAltResult> {
     EvalAltResult::ErrorRuntime(Dynamic::from(message.into()), Position::NONE).into()
+}
+
+/// The error for a value that exceeds a limit of data. Scripts cannot catch this error. `kind` names
+/// the limit, such as "Length of string".
+pub(in crate::scripting) fn too_large(kind: impl Into<String>) -> Box<EvalAltResult> {
+    EvalAltResult::ErrorDataTooLarge(kind.into(), Position::NONE).into()
 }
 
 /// A cache of compiled regular expressions. Scripts use few expressions, so a full cache is simply

@@ -78,7 +78,8 @@ fn declared_reads_and_reads_of_tests_and_hooks_are_no_warnings() {
     assert_eq!(warnings("auth/a.rhai", &verify(declared, body)), [""; 0]);
     let body = "let all = user.attributes; all.pin == \"\"";
     assert_eq!(warnings("auth/a.rhai", &verify(declared, body)), [""; 0]);
-    let test = "fn test_a() { let u = test_user(#{ name: \"a\" }); assert(u.attributes.x == (), \"\"); }";
+    let test =
+        "fn test_a() { let u = test_user(#{ name: \"a\" }); assert(u.attributes.x == (), \"\"); }";
     assert_eq!(warnings("auth/a.rhai", &verify(test, "true")), [""; 0]);
     let hook = "fn on_authenticated(req, identity) { if identity.attributes.a == () {} }";
     assert_eq!(warnings("hooks.rhai", hook), [""; 0]);

@@ -3,6 +3,7 @@
 
 mod examples;
 mod fail_closed;
+mod hostile_clients;
 mod keys;
 mod loading;
 mod reload;
