@@ -210,19 +210,21 @@ pub struct ScriptsSection {
     /// The maximum number of notes that hooks may set on one request.
     #[schemars(range(min = 0, max = 1_024))]
     pub notes: i64,
-    /// The maximum number of buckets of the script function `rate_limit`. A script may use a quarter,
-    /// and a client half of this quarter. Beyond this limit, a new bucket counts as over its limit.
+    /// The maximum number of buckets of the script function `rate_limit`. A script may use a
+    /// quarter, and a client half of this quarter. Beyond this limit, a new bucket counts as over
+    /// its limit.
     #[schemars(range(min = 16, max = 16_777_216))]
     pub rate_buckets: i64,
-    /// The maximum number of ids that `once` remembers. A script may use a quarter, and a client half
-    /// of this quarter. Beyond this limit, a new id counts as seen.
+    /// The maximum number of ids that `once` remembers. A script may use a quarter, and a client
+    /// half of this quarter. Beyond this limit, a new id counts as seen.
     #[schemars(range(min = 16, max = 16_777_216))]
     pub replay_ids: i64,
-    /// The number of calls within strike_seconds that exceed the limit of steps or time after which
-    /// their client is shut out of the script (429).
+    /// The number of calls within strike_seconds that exceed the limit of steps or time after
+    /// which their client is shut out of the script (429).
     #[schemars(range(min = 1, max = 1_000))]
     pub strikes: i64,
-    /// How many clients must cause that many strikes to switch the script off for all clients (503).
+    /// How many clients must cause that many strikes to switch the script off for all clients
+    /// (503).
     #[schemars(range(min = 1, max = 1_000))]
     pub strike_clients: i64,
     /// The window in which strikes are counted, in seconds.

@@ -87,6 +87,7 @@ pub mod decode;
 mod denial;
 mod denial_audit;
 mod explain;
+mod failure_count;
 mod failures;
 pub mod header;
 mod limits;
@@ -301,7 +302,7 @@ async fn deny(
     audit: DenialAudit<'_>,
     denial: Denial,
 ) -> Denial {
-    let denial = failures::count(context, request.client, denial);
+    let denial = context.count_failure(request.client, denial);
     audit.record(context, request.client, denial_audit::object(action), &denial);
     if audit.is_uniform() {
         failures::delay_uniform_denial(&denial).await;

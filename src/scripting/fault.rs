@@ -3,7 +3,7 @@
 use http::{HeaderMap, StatusCode};
 use rhai::{Dynamic, EvalAltResult, Map, Position};
 
-use super::{runtime::memory, values::headers};
+use super::{unset, values::headers};
 use crate::model::Secret;
 
 /// Why a call of a script returned no value.
@@ -130,6 +130,10 @@ pub(super) fn check_code(code: &str) -> Result<(), String> {
     Err("an error code has 1 to 64 characters of A-Z, 0-9 and _".into())
 }
 
+/// The beginning of the error if all calls together use too much memory, which is not the fault of
+/// the request.
+pub(super) const SHARED_MEMORY: &str = "Memory of all calls";
+
 /// A failed call, or a refusal. The circuit breaker counts only calls that exceeded their budget.
 pub(super) enum CallFailure {
     /// The call exceeded its budget of time or steps.
@@ -141,8 +145,8 @@ pub(super) enum CallFailure {
 }
 
 impl CallFailure {
-    /// Classifies an engine's error of a call of `function` in `file`.
-    pub fn from_engine(file: &str, function: &str, error: &EvalAltResult) -> Self {
+    /// Classifies an engine's error of a call of `function` in `file`, which contains `text`.
+    pub fn from_engine(file: &str, text: &str, function: &str, error: &EvalAltResult) -> Self {
         let (error, position) = innermost(error);
         let place = match (position.line(), position.position()) {
             (Some(line), Some(column)) => format!("{file}:{line}:{column}"),
@@ -152,12 +156,14 @@ impl CallFailure {
         if let EvalAltResult::ErrorRuntime(thrown, _) = error {
             return Self::Other(thrown_fault(thrown, place));
         }
-        let detail = format!("{place}: {}", describe_in(function, error));
+        let unset = unset::describe(text, position, error);
+        let reason = unset.unwrap_or_else(|| describe_in(function, error));
+        let detail = format!("{place}: {reason}");
         match error {
             EvalAltResult::ErrorTooManyOperations(_) | EvalAltResult::ErrorTerminated(..) => {
                 Self::Exhausted(Fault::failed(detail))
             }
-            EvalAltResult::ErrorDataTooLarge(kind, _) if !kind.starts_with(memory::SHARED) => {
+            EvalAltResult::ErrorDataTooLarge(kind, _) if !kind.starts_with(SHARED_MEMORY) => {
                 Self::TooLarge(detail)
             }
             _ => Self::Other(Fault::failed(detail)),

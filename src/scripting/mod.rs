@@ -60,6 +60,7 @@ mod set;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod unset;
 mod values;
 
 use std::sync::Arc;

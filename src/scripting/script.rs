@@ -25,7 +25,7 @@ use super::{
     runtime::{
         breaker::{Admission, Breaker, Consequence, Probe},
         budget::{self, Panicked},
-        context::{CallContext, ContextHandle, HostContext, Redactions},
+        context::{CallContext, ContextHandle, HostContext, Redactions, Secrets},
         outbox::ScriptOutbox,
         prepared::{PreparedFn, Tag},
         quota::{self, Owner},
@@ -187,6 +187,29 @@ impl Script {
         &self.inner.compiled.warnings
     }
 
+    /// The secrets that the script names but that do not exist, as warnings.
+    pub fn missing_secrets(&self, secrets: &Secrets) -> Vec<ScriptError> {
+        let ScriptInner { file, text, compiled, .. } = &*self.inner;
+        let missing = compiled.secrets.iter().filter(|(name, _)| !secrets.has(name));
+        missing
+            .map(|(name, position)| {
+                let message = format!(
+                    "there is no secret {name:?}; write the secret into a file with this name in the folder scripts.secrets_dir"
+                );
+                ScriptError::at(file, text, *position, message)
+            })
+            .collect()
+    }
+
+    pub(super) fn secrets(&self) -> &Secrets {
+        &self.host.secrets
+    }
+
+    /// Whether the script has an effect only if a record refers to it.
+    pub(super) fn needs_record(&self) -> bool {
+        matches!(self.kind(), ScriptKind::Auth | ScriptKind::Handler)
+    }
+
     /// Whether calls of the script run on a separate thread.
     pub fn is_blocking(&self) -> bool {
         self.inner.compiled.is_blocking
@@ -262,7 +285,8 @@ impl Script {
         match outcome {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
-                let failure = CallFailure::from_engine(&self.inner.file, name, &error);
+                let ScriptInner { file, text, .. } = &*self.inner;
+                let failure = CallFailure::from_engine(file, text, name, &error);
                 Err(failure.redacted(redactions.as_deref().unwrap_or_default()))
             }
             Err(Panicked) => {
@@ -289,7 +313,8 @@ impl Script {
         budget::run_within(budget, || budget::catch_panic(|| function.call(engine, tag, arguments)))
     }
 
-    /// Whether calls have consequences for the script and its clients. Tests and dry runs have none.
+    /// Whether calls have consequences for the script and its clients. Tests and dry runs have
+    /// none.
     fn is_live(&self) -> bool {
         self.host.sandbox.is_none() && self.host.mode == Mode::Live
     }

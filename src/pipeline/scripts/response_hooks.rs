@@ -7,7 +7,7 @@ use http::HeaderMap;
 use super::script_views::{self, HookScripts};
 use crate::{
     directory::Rule,
-    pipeline::{Denial, Gate, Grant, Phase, Request, RequestContext, ScriptedBody, failures},
+    pipeline::{Denial, Gate, Grant, Phase, Request, RequestContext, ScriptedBody},
     scripting::{
         DenialParts, Fault, Function, IdentityView, ResponseParts, ScriptDenial, ScriptResponse,
     },
@@ -76,7 +76,7 @@ impl ResponseHooks<'_> {
             let result = script.on_response(self.hooks.request, &self.identity, &view).await;
             result.map_err(|fault| {
                 let denial = script_views::denial_of(Phase::Handler, None, fault);
-                failures::count(self.context, self.client, denial)
+                self.context.count_failure(self.client, denial)
             })?;
             response = view.take();
         }

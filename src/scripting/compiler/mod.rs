@@ -4,6 +4,7 @@ mod attributes;
 mod collections;
 pub(super) mod compile;
 pub(super) mod engine;
+mod lint;
 pub(super) mod sorting;
 pub(super) mod texts;
 

@@ -204,6 +204,9 @@ mod functions {
         }
         let text: String = text.chars().take(1000).collect();
         let redacted = call.redact(&text);
+        if let Some(sandbox) = &call.host.sandbox {
+            sandbox.add_log(format!("{level}: {redacted}"));
+        }
         // Tests of scripts log with the level `debug`, because their lines do not concern requests.
         let level = if call.host.sandbox.is_some() { "debug" } else { level };
         let script = context.fn_source().or(context.call_source()).unwrap_or("");

@@ -13,6 +13,7 @@ use std::{
 use rhai::{Dynamic, EvalAltResult, EvalContext};
 
 use super::context::{ContextHandle, too_large};
+use crate::scripting::fault::SHARED_MEMORY;
 
 /// The estimated size of an element of an array, in bytes, without its content.
 pub(in crate::scripting) const ELEMENT: usize = 24;
@@ -25,9 +26,6 @@ const STRIDE: u32 = 16;
 const SMALL_CALL: usize = 64 * 1024;
 /// The nesting of arrays and maps that is measured. Deeper values are too large.
 const MAX_DEPTH: usize = 1100;
-
-/// The beginning of the error if all calls together use too much memory.
-pub(in crate::scripting) const SHARED: &str = "Memory of all calls";
 
 /// The memory of the variables of all calls that run at the same time.
 pub(in crate::scripting) struct MemoryPool {
@@ -133,7 +131,7 @@ fn measure(context: &EvalContext<'_, '_, '_, '_, '_, '_>) -> Result<(), Box<Eval
         let (_, share) = ledger.share.get_or_insert_with(|| (pool.clone(), 0));
         if !pool.replace(*share, total) {
             return Err(too_large(format!(
-                "{SHARED}: the variables of all calls take more than {} bytes (scripts.memory_bytes)",
+                "{SHARED_MEMORY}: the variables of all calls take more than {} bytes (scripts.memory_bytes)",
                 pool.max
             )));
         }

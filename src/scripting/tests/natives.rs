@@ -1,5 +1,5 @@
-//! Calls each function that a script can reach with the largest arguments of its types, in a process
-//! with limited memory: no call may take more than its budget.
+//! Calls each function that a script can reach with the largest arguments of its types, in a
+//! process with limited memory: no call may take more than its budget.
 
 use std::{any::TypeId, env, process::Command};
 
@@ -71,12 +71,8 @@ fn call_all() {
     });
     let ast = engine.compile("fn call_one(name, arguments) { drive(name, arguments) }").unwrap();
     let call_one = PreparedFn::find(&ast, "call_one", 2).unwrap();
-    let host = HostContext::new(
-        Arc::new(NoRecords),
-        crate::model::Clock::system(),
-        Secrets::default(),
-        limits.clone(),
-    );
+    let host =
+        HostContext::new(Arc::new(NoRecords), Clock::system(), Secrets::default(), limits.clone());
     let context = ContextHandle::new(CallContext::new(Arc::new(host)));
     let unknown: Vec<&str> = natives
         .iter()

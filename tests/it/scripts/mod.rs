@@ -8,6 +8,7 @@ mod keys;
 mod loading;
 mod reload;
 mod responses;
+mod shares;
 mod signed;
 mod tokens;
 
