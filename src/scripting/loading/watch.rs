@@ -5,8 +5,9 @@ use std::path::Path;
 use super::{LoadSummary, Scripts};
 use crate::{files::Changes, scripting::error::ScriptError};
 
-/// Watches the folders of scripts and of their secrets, and reloads the scripts after changes. Returns only if an error
-/// occurs. Calls `on_reload` after each reload that found changed files or failed.
+/// Watches the folders of scripts and of their secrets, and reloads the scripts after changes.
+/// Returns only if an error occurs. Calls `on_reload` after each reload that found changed files or
+/// failed.
 ///
 /// Changes in quick succession cause a single reload, and reloads do not overlap.
 ///

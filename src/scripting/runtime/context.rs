@@ -14,8 +14,8 @@ use arc_swap::ArcSwap;
 use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
 
 use super::{
-    memory::MemoryPool, outbox::ScriptOutbox, rate_limiter::RateLimiter, replay_cache::ReplayCache,
-    sandbox::Sandbox,
+    memory_pool::MemoryPool, outbox::ScriptOutbox, rate_limiter::RateLimiter,
+    replay_cache::ReplayCache, sandbox::Sandbox,
 };
 use crate::{
     model::{Clock, Mode, Secret},

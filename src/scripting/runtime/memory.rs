@@ -4,15 +4,15 @@
 
 use std::{
     cell::{Cell, RefCell},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 
 use rhai::{Dynamic, EvalAltResult, EvalContext};
 
-use super::context::{ContextHandle, too_large};
+use super::{
+    context::{ContextHandle, too_large},
+    memory_pool::MemoryPool,
+};
 use crate::scripting::fault::SHARED_MEMORY;
 
 /// The estimated size of an element of an array, in bytes, without its content.
@@ -26,30 +26,6 @@ const STRIDE: u32 = 16;
 const SMALL_CALL: usize = 64 * 1024;
 /// The nesting of arrays and maps that is measured. Deeper values are too large.
 const MAX_DEPTH: usize = 1100;
-
-/// The memory of the variables of all calls that run at the same time.
-pub(in crate::scripting) struct MemoryPool {
-    max: usize,
-    used: AtomicUsize,
-}
-
-impl MemoryPool {
-    pub fn new(max: usize) -> Self {
-        Self { max, used: AtomicUsize::new(0) }
-    }
-
-    /// Replaces the share of a call. Returns false if the pool is exhausted; then the share stays
-    /// unchanged.
-    fn replace(&self, before: usize, after: usize) -> bool {
-        let used = self.used.fetch_add(after, Ordering::Relaxed).saturating_add(after);
-        if after > before && used.saturating_sub(before) > self.max {
-            self.used.fetch_sub(after, Ordering::Relaxed);
-            return false;
-        }
-        self.used.fetch_sub(before, Ordering::Relaxed);
-        true
-    }
-}
 
 thread_local! {
     /// The number of accesses of variables until the next measurement.
@@ -132,7 +108,7 @@ fn measure(context: &EvalContext<'_, '_, '_, '_, '_, '_>) -> Result<(), Box<Eval
         if !pool.replace(*share, total) {
             return Err(too_large(format!(
                 "{SHARED_MEMORY}: the variables of all calls take more than {} bytes (scripts.memory_bytes)",
-                pool.max
+                pool.max()
             )));
         }
         *share = total;
@@ -171,12 +147,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pool_is_exhausted_by_the_sum_of_all_calls_and_freed_at_their_ends() {
+    fn end_of_a_call_frees_its_share() {
         let pool = Arc::new(MemoryPool::new(100));
-        assert!(pool.replace(0, 60) && !pool.replace(0, 60));
-        assert!(pool.replace(60, 90) && !pool.replace(90, 101));
+        assert!(pool.replace(0, 90) && !pool.replace(0, 90));
         drop(Ledger { levels: Vec::new(), share: Some((pool.clone(), 90)) });
-        assert_eq!(pool.used.load(Ordering::Relaxed), 0);
         assert!(pool.replace(0, 100));
     }
 

@@ -5,6 +5,7 @@ pub(super) mod breaker;
 pub(super) mod budget;
 pub(super) mod context;
 pub(super) mod memory;
+pub(super) mod memory_pool;
 pub(super) mod outbox;
 pub(super) mod prepared;
 pub(super) mod quota;
