@@ -116,7 +116,9 @@ impl AccountError {
 fn script_message(fault: &Fault) -> String {
     match fault {
         Fault::Refused(refusal) => refusal.description.clone(),
-        Fault::Failed { .. } => "the event script failed; the server's log has the reason".into(),
+        Fault::Failed { .. } | Fault::TooLarge { .. } | Fault::ShutOut { .. } => {
+            "the event script failed; the server's log has the reason".into()
+        }
     }
 }
 

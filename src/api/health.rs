@@ -48,6 +48,10 @@ fn ready_body(accounts: &Accounts) -> Value {
     if problems > 0 {
         body["script_problems"] = problems.into();
     }
+    let tables = accounts.scripts().table_entries();
+    if (tables.once, tables.rate_limit) != (0, 0) {
+        body["script_tables"] = json!({ "once": tables.once, "rate_limit": tables.rate_limit });
+    }
     let trail = accounts.trail_status();
     if matches!(trail, TrailStatus::Tampered { .. } | TrailStatus::Unreadable(_)) {
         body["audit_problem"] = trail.to_string().into();

@@ -203,6 +203,12 @@ pub struct ScriptsSection {
     /// The maximum number of variables of a call.
     #[schemars(range(min = 16, max = 10_000))]
     pub variables: i64,
+    /// The maximum memory of the variables of one call, in bytes.
+    #[schemars(range(min = 65_536, max = 1_073_741_824))]
+    pub call_bytes: i64,
+    /// The maximum memory of the variables of all calls that run at the same time, in bytes.
+    #[schemars(range(min = 1_048_576, max = 4_294_967_295_i64))]
+    pub memory_bytes: i64,
     /// The maximum number of functions in a script file.
     #[schemars(range(min = 8, max = 1_024))]
     pub functions: i64,
@@ -218,21 +224,28 @@ pub struct ScriptsSection {
     /// The maximum number of notes that hooks may set on one request.
     #[schemars(range(min = 0, max = 1_024))]
     pub notes: i64,
-    /// The maximum number of buckets of the script function `rate_limit`. While all buckets are in
-    /// use, a new bucket counts as over its limit.
+    /// The maximum number of buckets of the script function `rate_limit`. A script may use a
+    /// quarter, and a client half of this quarter. Beyond this limit, a new bucket counts as over
+    /// its limit.
     #[schemars(range(min = 16, max = 16_777_216))]
     pub rate_buckets: i64,
-    /// The maximum number of ids that `once` remembers. Beyond this limit, a new id counts as seen.
+    /// The maximum number of ids that `once` remembers. A script may use a quarter, and a client
+    /// half of this quarter. Beyond this limit, a new id counts as seen.
     #[schemars(range(min = 16, max = 16_777_216))]
     pub replay_ids: i64,
-    /// The number of exceeded limits within strike_seconds after which a script is switched off.
+    /// The number of calls within strike_seconds that exceed the limit of steps or time after
+    /// which their client is shut out of the script (429).
     #[schemars(range(min = 1, max = 1_000))]
     pub strikes: i64,
-    /// The window in which exceeded limits are counted, in seconds.
+    /// How many clients must cause that many strikes to switch the script off for all clients
+    /// (503).
+    #[schemars(range(min = 1, max = 1_000))]
+    pub strike_clients: i64,
+    /// The window in which strikes are counted, in seconds.
     #[schemars(range(min = 1, max = 3_600))]
     pub strike_seconds: i64,
-    /// The time for which a script stays switched off, in seconds, unless a reload replaces the
-    /// script earlier.
+    /// The time for which a client is shut out or a script is switched off, in seconds, unless a
+    /// reload replaces the script earlier. Then one call decides whether the script is on again.
     #[schemars(range(min = 1, max = 86_400))]
     pub cool_down_seconds: i64,
 }
@@ -439,9 +452,12 @@ impl Default for ScriptsSection {
             files: 256,
             log_lines: 32,
             notes: 32,
-            rate_buckets: 65_536,
-            replay_ids: 262_144,
+            rate_buckets: 262_144,
+            replay_ids: 1_048_576,
+            call_bytes: 16_777_216,
+            memory_bytes: 268_435_456,
             strikes: 5,
+            strike_clients: 5,
             strike_seconds: 60,
             cool_down_seconds: 60,
         }

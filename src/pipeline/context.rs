@@ -1,11 +1,11 @@
 //! A [`RequestContext`] is the snapshot of policy and scripts with which one request is decided.
 
-use std::sync::OnceLock;
+use std::{net::IpAddr, sync::OnceLock};
 
 use http::HeaderName;
 
 use super::{
-    Denial, Gate, Identity, Phase, Request,
+    Denial, Gate, Identity, Phase, Request, failure_count,
     scripts::script_views::{self, HookScripts},
 };
 use crate::{
@@ -38,6 +38,11 @@ impl RequestContext {
     /// The counters of uses, denials and failures.
     pub(super) fn counters(&self) -> &Counters {
         self.gate.0.accounts.counters()
+    }
+
+    /// Counts a denial if it is a failure of the client. The result is the denial for the client.
+    pub(super) fn count_failure(&self, client: IpAddr, denial: Denial) -> Denial {
+        failure_count::count(self.counters(), self.mode, client, denial)
     }
 
     /// Turns the context into a context for a dry run, during which nothing is counted or written.
@@ -76,7 +81,10 @@ impl RequestContext {
         };
         let view = script_views::identity(identity);
         let response = script.handle(self.script_request(request), &view).await;
-        response.map_err(|fault| script_views::denial_of(Phase::Handler, None, fault))
+        response.map_err(|fault| {
+            let denial = script_views::denial_of(Phase::Handler, None, fault);
+            self.count_failure(request.client, denial)
+        })
     }
 
     /// The request as scripts see it.

@@ -53,6 +53,8 @@ pub struct DenialFields {
     pub(super) subject: Subject,
     /// The id of the application with a scripted authentication type whose challenge this is.
     pub(super) challenger: Option<String>,
+    /// Whether the denial counts as a failure of the client's address in any phase.
+    pub(super) is_failure: bool,
 }
 
 /// The body of a denial, as set by a script.
@@ -133,7 +135,15 @@ impl Denial {
             violations: Vec::new(),
             subject: Subject::default(),
             challenger: None,
+            is_failure: false,
         }))
+    }
+
+    /// The denial, counted as a failure of the client's address in any phase.
+    #[must_use]
+    pub(super) fn counted_as_failure(mut self) -> Self {
+        self.0.is_failure = true;
+        self
     }
 
     /// A denial with the body of resources: `{"message": …}`.

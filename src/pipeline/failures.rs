@@ -5,13 +5,8 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
-
-use super::{Denial, Phase, Request, RequestContext};
-use crate::{
-    limits::{PasswordAttempt, RetryAfter},
-    model::Mode,
-};
+use super::{Denial, Phase, Request, RequestContext, failure_count::too_many_failures};
+use crate::{limits::PasswordAttempt, model::Mode};
 
 /// Registers an attempt to authenticate with a password of this user.
 ///
@@ -68,23 +63,6 @@ pub fn end(context: &RequestContext, attempt: PasswordAttempt, outcome: Password
     }
 }
 
-/// Counts a denial if the credential was wrong. Above the limit, every such denial becomes the same
-/// 429, so that the client learns nothing about the credential.
-pub(super) fn count(context: &RequestContext, request: &Request<'_>, denial: Denial) -> Denial {
-    if !is_failure(&denial) || context.mode == Mode::DryRun {
-        return denial;
-    }
-    match context.counters().count_failure(request.client) {
-        None => denial,
-        Some(retry_after) => {
-            let message = denial.internal_message.as_deref().unwrap_or_default();
-            let message =
-                format!("too many failures from this address; {}: {message}", denial.code);
-            too_many_failures(denial.phase, retry_after).with_internal_message(message)
-        }
-    }
-}
-
 /// The resolution of the runtime's timer.
 const TIMER_TICK: Duration = Duration::from_millis(1);
 
@@ -98,24 +76,4 @@ pub(super) async fn delay_uniform_denial(denial: &Denial) {
     if matches!(denial.phase, Phase::Lookup | Phase::Verify) {
         tokio::time::sleep(TIMER_TICK).await;
     }
-}
-
-/// Whether the denial means that a presented credential was wrong. A missing credential is not a
-/// failure. A script's denial is a failure only if its status is 401, because a script may deny a
-/// request for any reason.
-fn is_failure(denial: &Denial) -> bool {
-    match denial.phase {
-        Phase::Decode | Phase::Lookup | Phase::Verify => {
-            denial.status == StatusCode::UNAUTHORIZED
-                || ["USER_DOES_NOT_EXIST", "USER_BLOCKED"].contains(&&*denial.code)
-        }
-        Phase::Edge | Phase::Header | Phase::Permit | Phase::Handler => false,
-    }
-}
-
-fn too_many_failures(phase: Phase, RetryAfter(seconds): RetryAfter) -> Denial {
-    let seconds = seconds.max(1);
-    let message = format!("Too many failed attempts. Try again in {seconds} seconds.");
-    Denial::new(phase, StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_FAILURES", message)
-        .with_retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
 }

@@ -88,6 +88,7 @@ pub mod decode;
 mod denial;
 mod denial_audit;
 mod explain;
+mod failure_count;
 mod failures;
 pub mod header;
 mod limits;
@@ -308,7 +309,7 @@ async fn deny(
     denial: Denial,
 ) -> Denial {
     let denial = context.complete_challenge(denial);
-    let denial = failures::count(context, request, denial);
+    let denial = context.count_failure(request.client, denial);
     audit.record(context, request.client, denial_audit::object(action), &denial);
     if audit.is_uniform() {
         failures::delay_uniform_denial(&denial).await;

@@ -10,7 +10,7 @@ use super::{
     entry_points::Function,
     fault::Fault,
     runtime::outbox::{RequestedWebhook, ScriptOutbox},
-    script::{CallOptions, Script},
+    script::{CallOptions, Caller, Script},
     values::{
         records::{IdentityView, ResourceView, UserView},
         request::{ScriptRequest, is_plain_data},
@@ -121,7 +121,7 @@ impl Script {
     /// The script refused or failed.
     pub async fn header(&self, req: &ScriptRequest) -> Result<Option<Secret>, Fault> {
         let _recording = req.record_reads(self.credential());
-        let value = self.call(Function::Header, [arg(req)], Vec::new()).await?;
+        let value = self.call(Function::Header, Caller::of(req), [arg(req)], Vec::new()).await?;
         if value.is_unit() {
             return Ok(None);
         }
@@ -140,7 +140,9 @@ impl Script {
     pub async fn decode(&self, req: &ScriptRequest, presented: &str) -> Result<ScriptClaim, Fault> {
         let arguments = [arg(req), presented.into()];
         let _recording = req.record_reads(self.credential());
-        let value = self.call(Function::Decode, arguments, vec![Secret::new(presented)]).await?;
+        let value = self
+            .call(Function::Decode, Caller::of(req), arguments, vec![Secret::new(presented)])
+            .await?;
         if !value.is_map() || !is_plain_data(&value, 0) {
             return Err(self.wrong_type(
                 Function::Decode,
@@ -161,7 +163,8 @@ impl Script {
         claim: &ScriptClaim,
     ) -> Result<LookupResult, Fault> {
         let arguments = [arg(req), claim.value.clone()];
-        let value = self.call(Function::Lookup, arguments, claim.redactions()).await?;
+        let value =
+            self.call(Function::Lookup, Caller::of(req), arguments, claim.redactions()).await?;
         if value.is_unit() {
             return Ok(LookupResult::NoUser);
         }
@@ -189,7 +192,8 @@ impl Script {
         claim: &ScriptClaim,
     ) -> Result<VerifyResult, Fault> {
         let arguments = [arg(req), arg(user), claim.value.clone()];
-        let value = self.call(Function::Verify, arguments, claim.redactions()).await?;
+        let value =
+            self.call(Function::Verify, Caller::of(req), arguments, claim.redactions()).await?;
         if let Ok(is_match) = value.as_bool() {
             let unrestricted = CredentialTerms::default();
             return Ok(if is_match {
@@ -214,7 +218,7 @@ impl Script {
     /// # Errors
     /// The script refused or failed.
     pub async fn on_request(&self, req: &ScriptRequest) -> Result<(), Fault> {
-        let value = self.call(Function::OnRequest, [arg(req)], Vec::new()).await?;
+        let value = self.call(Function::OnRequest, Caller::of(req), [arg(req)], Vec::new()).await?;
         self.expect_no_value(Function::OnRequest, &value)
     }
 
@@ -228,7 +232,8 @@ impl Script {
         identity: &IdentityView,
     ) -> Result<(), Fault> {
         let arguments = [arg(req), arg(identity)];
-        let value = self.call(Function::OnAuthenticated, arguments, Vec::new()).await?;
+        let value =
+            self.call(Function::OnAuthenticated, Caller::of(req), arguments, Vec::new()).await?;
         self.expect_no_value(Function::OnAuthenticated, &value)
     }
 
@@ -243,7 +248,7 @@ impl Script {
         resource: &ResourceView,
     ) -> Result<PermitResult, Fault> {
         let arguments = [arg(req), arg(identity), arg(resource)];
-        let value = self.call(Function::OnPermit, arguments, Vec::new()).await?;
+        let value = self.call(Function::OnPermit, Caller::of(req), arguments, Vec::new()).await?;
         match value.as_bool() {
             _ if value.is_unit() => Ok(PermitResult::NoObjection),
             Ok(true) => Ok(PermitResult::Granted),
@@ -258,7 +263,9 @@ impl Script {
     /// # Errors
     /// The script threw another refusal, or failed.
     pub async fn on_denied(&self, req: &ScriptRequest, denial: &ScriptDenial) -> Result<(), Fault> {
-        let value = self.call(Function::OnDenied, [arg(req), arg(denial)], Vec::new()).await?;
+        let value = self
+            .call(Function::OnDenied, Caller::of(req), [arg(req), arg(denial)], Vec::new())
+            .await?;
         self.expect_no_value(Function::OnDenied, &value)
     }
 
@@ -273,8 +280,9 @@ impl Script {
         identity: &IdentityView,
         response: &ScriptResponse,
     ) -> Result<(), Fault> {
+        let caller = Caller { response: Some(response), ..Caller::of(req) };
         let arguments = [arg(req), arg(identity), arg(response)];
-        let value = self.call(Function::OnResponse, arguments, Vec::new()).await?;
+        let value = self.call(Function::OnResponse, caller, arguments, Vec::new()).await?;
         self.expect_no_value(Function::OnResponse, &value)
     }
 
@@ -288,7 +296,9 @@ impl Script {
         req: &ScriptRequest,
         identity: &IdentityView,
     ) -> Result<HandlerResponse, Fault> {
-        let value = self.call(Function::Handle, [arg(req), arg(identity)], Vec::new()).await?;
+        let value = self
+            .call(Function::Handle, Caller::of(req), [arg(req), arg(identity)], Vec::new())
+            .await?;
         if let Some(response) = value.read_lock::<HandlerResponse>() {
             return Ok(response.clone());
         }
@@ -321,7 +331,7 @@ impl Script {
         let event = rhai::serde::to_dynamic(event)
             .map_err(|_| self.failed("the event cannot be converted into a map for the script"))?;
         let options = CallOptions { redactions: None, outbox: Some(outbox.clone()) };
-        let value = self.call(function, [event], options).await?;
+        let value = self.call(function, Caller::default(), [event], options).await?;
         self.expect_no_value(function, &value)?;
         Ok(outbox.all())
     }

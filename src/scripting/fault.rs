@@ -3,7 +3,7 @@
 use http::{HeaderMap, StatusCode};
 use rhai::{Dynamic, EvalAltResult, Map, Position};
 
-use super::values::headers;
+use super::{unset, values::headers};
 use crate::model::Secret;
 
 /// Why a call of a script returned no value.
@@ -15,6 +15,22 @@ pub enum Fault {
     Failed {
         /// File, line, column and reason, for the operator's log. The detail contains no secret,
         /// and clients never see the detail.
+        detail: String,
+    },
+    /// The request is too large for the script: a text, an array or a map exceeded a limit. This is
+    /// the client's fault.
+    TooLarge {
+        /// 431 if the largest part of the request is a header field, else 400.
+        status: StatusCode,
+        /// File, line, column and reason, for the operator's log.
+        detail: String,
+    },
+    /// This client's requests kept exceeding the script's budget, so the script is not called for
+    /// this client for some time.
+    ShutOut {
+        /// The time, in seconds.
+        seconds: u64,
+        /// The file and the reason, for the operator's log.
         detail: String,
     },
 }
@@ -38,6 +54,16 @@ impl Fault {
     /// A failure with this detail.
     pub(super) fn failed(detail: impl Into<String>) -> Self {
         Self::Failed { detail: detail.into() }
+    }
+
+    /// The detail for the operator's log; `None` means that the script refused on purpose.
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Self::Refused(_) => None,
+            Self::Failed { detail }
+            | Self::TooLarge { detail, .. }
+            | Self::ShutOut { detail, .. } => Some(detail),
+        }
     }
 }
 
@@ -104,17 +130,23 @@ pub(super) fn check_code(code: &str) -> Result<(), String> {
     Err("an error code has 1 to 64 characters of A-Z, 0-9 and _".into())
 }
 
+/// The beginning of the error if all calls together use too much memory, which is not the fault of
+/// the request.
+pub(super) const SHARED_MEMORY: &str = "Memory of all calls";
+
 /// A failed call, or a refusal. The circuit breaker counts only calls that exceeded their budget.
 pub(super) enum CallFailure {
-    /// The call exceeded its budget: time, steps or memory.
+    /// The call exceeded its budget of time or steps.
     Exhausted(Fault),
+    /// A value exceeded a limit of data. This is the detail.
+    TooLarge(String),
     /// Any other failure or refusal.
     Other(Fault),
 }
 
 impl CallFailure {
-    /// Classifies an engine's error. `file` is the script's file.
-    pub fn from_engine(file: &str, error: &EvalAltResult) -> Self {
+    /// Classifies an engine's error of a call of `function` in `file`, which contains `text`.
+    pub fn from_engine(file: &str, text: &str, function: &str, error: &EvalAltResult) -> Self {
         let (error, position) = innermost(error);
         let place = match (position.line(), position.position()) {
             (Some(line), Some(column)) => format!("{file}:{line}:{column}"),
@@ -124,32 +156,30 @@ impl CallFailure {
         if let EvalAltResult::ErrorRuntime(thrown, _) = error {
             return Self::Other(thrown_fault(thrown, place));
         }
-        let fault = Fault::failed(format!("{place}: {}", describe(error)));
+        let unset = unset::describe(text, position, error);
+        let reason = unset.unwrap_or_else(|| describe_in(function, error));
+        let detail = format!("{place}: {reason}");
         match error {
-            EvalAltResult::ErrorTooManyOperations(_)
-            | EvalAltResult::ErrorTooManyVariables(_)
-            | EvalAltResult::ErrorStackOverflow(_)
-            | EvalAltResult::ErrorDataTooLarge(..)
-            | EvalAltResult::ErrorTerminated(..) => Self::Exhausted(fault),
-            _ => Self::Other(fault),
+            EvalAltResult::ErrorTooManyOperations(_) | EvalAltResult::ErrorTerminated(..) => {
+                Self::Exhausted(Fault::failed(detail))
+            }
+            EvalAltResult::ErrorDataTooLarge(kind, _) if !kind.starts_with(SHARED_MEMORY) => {
+                Self::TooLarge(detail)
+            }
+            _ => Self::Other(Fault::failed(detail)),
         }
     }
 
     /// Removes these secrets from the detail, because a script may throw a credential that it got
     /// as an argument.
     pub fn redacted(mut self, secrets: &[Secret]) -> Self {
-        if let Self::Exhausted(Fault::Failed { detail }) | Self::Other(Fault::Failed { detail }) =
-            &mut self
+        if let Self::Exhausted(Fault::Failed { detail })
+        | Self::TooLarge(detail)
+        | Self::Other(Fault::Failed { detail }) = &mut self
         {
             *detail = redact(detail, secrets);
         }
         self
-    }
-
-    pub fn into_fault(self) -> Fault {
-        match self {
-            Self::Exhausted(fault) | Self::Other(fault) => fault,
-        }
     }
 }
 
@@ -197,15 +227,48 @@ pub(super) fn innermost(error: &EvalAltResult) -> (&EvalAltResult, Position) {
     (error, position)
 }
 
+/// The key of the configuration for a limit of data, by the engine's name of the limit.
+fn data_limit(kind: &str) -> Option<&'static str> {
+    [
+        ("string", "scripts.string_bytes"),
+        ("array", "scripts.array_items"),
+        ("map", "scripts.map_entries"),
+    ]
+    .into_iter()
+    .find_map(|(word, key)| kind.contains(word).then_some(key))
+}
+
+/// [`describe`], with the name of the function that Keyward called for an exceeded limit.
+fn describe_in(function: &str, error: &EvalAltResult) -> String {
+    match error {
+        EvalAltResult::ErrorTerminated(why, _) => format!("{function} {why}"),
+        EvalAltResult::ErrorTooManyOperations(_)
+        | EvalAltResult::ErrorStackOverflow(_)
+        | EvalAltResult::ErrorTooManyVariables(_)
+        | EvalAltResult::ErrorDataTooLarge(..) => format!("{} in {function}", describe(error)),
+        _ => describe(error),
+    }
+}
+
 /// Describes an error without the values that the error contains, because a value may be a
 /// credential.
 pub(super) fn describe(error: &EvalAltResult) -> String {
     match error {
-        EvalAltResult::ErrorTooManyOperations(_) => "the call takes too many steps".into(),
+        EvalAltResult::ErrorTooManyOperations(_) => {
+            "the call takes too many steps (scripts.operations, scripts.blocking_operations)".into()
+        }
         EvalAltResult::ErrorTerminated(why, _) => format!("the call {why}"),
-        EvalAltResult::ErrorStackOverflow(_) => "functions call functions too deeply".into(),
-        EvalAltResult::ErrorTooManyVariables(_) => "there are too many variables".into(),
-        EvalAltResult::ErrorDataTooLarge(kind, _) => format!("too large: {}", kind.to_lowercase()),
+        EvalAltResult::ErrorStackOverflow(_) => {
+            "functions call functions too deeply (scripts.call_levels)".into()
+        }
+        EvalAltResult::ErrorTooManyVariables(_) => {
+            "there are too many variables (scripts.variables)".into()
+        }
+        EvalAltResult::ErrorDataTooLarge(kind, _) => {
+            let kind = kind.to_lowercase();
+            let key = data_limit(&kind).map(|key| format!(" ({key})")).unwrap_or_default();
+            format!("too large: {kind}{key}")
+        }
         EvalAltResult::ErrorIndexNotFound(..) => "there is nothing at this index".into(),
         EvalAltResult::ErrorArithmetic(..) => {
             "a number cannot be parsed, or a result is out of range (arithmetic)".into()

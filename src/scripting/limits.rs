@@ -42,6 +42,14 @@ pub struct ScriptLimits {
     pub map_entries: usize,
     /// The maximum number of variables that exist at the same time.
     pub variables: usize,
+    /// The maximum memory of the variables of one call, in bytes: their texts, blobs, array
+    /// elements, and map entries with their keys. A text counts in each variable that contains it.
+    /// The memory is measured every few accesses of variables, so a call can exceed the limit for a
+    /// moment, by a few values.
+    pub call_bytes: usize,
+    /// The maximum memory of the variables of all calls that run at the same time, in bytes,
+    /// without calls that use less than 64 KiB.
+    pub memory_bytes: usize,
     /// The maximum number of functions in a file.
     pub functions: usize,
     /// The maximum size of a file, in bytes.
@@ -52,17 +60,21 @@ pub struct ScriptLimits {
     pub log_lines: usize,
     /// The maximum number of notes (`req.set`) of one request.
     pub notes: usize,
-    /// The maximum number of buckets of `rate_limit` in memory. While all buckets are in use, a new
-    /// bucket is over its limit.
+    /// The maximum number of buckets of `rate_limit` in memory. A script may use a quarter, and a
+    /// client half of this quarter. Beyond this limit, a new bucket is over its limit.
     pub rate_buckets: usize,
-    /// The maximum number of ids of `once` in memory. While all ids are in use, a new id counts as
-    /// seen.
+    /// The maximum number of ids of `once` in memory. A script may use a quarter, and a client half
+    /// of this quarter. Beyond this limit, a new id counts as seen.
     pub replay_ids: usize,
-    /// The number of exceeded budgets within `strike_window` after which a script is switched off.
+    /// The number of calls within `strike_window` that exceed the budget of steps or time after
+    /// which their client is shut out of the script.
     pub strikes: usize,
+    /// How many clients must cause that many strikes to switch the script off for everybody.
+    pub strike_clients: usize,
     /// The period in which exceeded budgets are counted.
     pub strike_window: Duration,
-    /// How long a script stays switched off, unless a reload replaces the script earlier.
+    /// How long a client is shut out, and how long a script stays switched off, unless a reload
+    /// replaces the script earlier.
     pub cool_down: Duration,
 }
 
@@ -82,14 +94,17 @@ impl Default for ScriptLimits {
             array_items: 1024,
             map_entries: 512,
             variables: 256,
+            call_bytes: 16 * 1024 * 1024,
+            memory_bytes: 256 * 1024 * 1024,
             functions: 128,
             script_bytes: 256 * 1024,
             files: 256,
             log_lines: 32,
             notes: 32,
-            rate_buckets: 65_536,
-            replay_ids: 262_144,
+            rate_buckets: 262_144,
+            replay_ids: 1_048_576,
             strikes: 5,
+            strike_clients: 5,
             strike_window: Duration::from_secs(60),
             cool_down: Duration::from_secs(60),
         }
@@ -102,12 +117,19 @@ pub(super) struct CallBudget {
     pub operations: u64,
     pub time: Duration,
     pub log_lines: usize,
+    /// The keys of the configuration for steps and time.
+    pub keys: [&'static str; 2],
 }
 
 impl ScriptLimits {
     /// The budget of a call on an async thread.
     pub(super) fn inline(&self) -> CallBudget {
-        CallBudget { operations: self.operations, time: self.time, log_lines: self.log_lines }
+        CallBudget {
+            operations: self.operations,
+            time: self.time,
+            log_lines: self.log_lines,
+            keys: ["scripts.operations", "scripts.call_milliseconds"],
+        }
     }
 
     /// The budget of a call on a separate thread, which may block.
@@ -116,13 +138,19 @@ impl ScriptLimits {
             operations: self.blocking_operations,
             time: self.blocking_time,
             log_lines: self.log_lines,
+            keys: ["scripts.blocking_operations", "scripts.blocking_milliseconds"],
         }
     }
 
     /// The budget of a `test_…` function. Each call that `decide()` makes has a separate budget.
     pub(super) fn for_test(&self) -> CallBudget {
         let operations = self.operations.max(self.blocking_operations);
-        CallBudget { operations, time: self.test_time, log_lines: self.log_lines }
+        CallBudget {
+            operations,
+            time: self.test_time,
+            log_lines: self.log_lines,
+            keys: ["scripts.blocking_operations", "scripts.test_seconds"],
+        }
     }
 
     /// Sets the limits that the engine enforces. These limits apply even outside of calls. The

@@ -60,6 +60,7 @@ mod set;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod unset;
 mod values;
 
 use std::sync::Arc;
@@ -70,7 +71,7 @@ pub use error::ScriptError;
 pub use fault::{Fault, ScriptRefusal};
 pub use library::reference::{definitions, reference};
 pub use limits::ScriptLimits;
-pub use loading::{LoadSummary, ScriptProblem, Scripts, watch::watch};
+pub use loading::{LoadSummary, ScriptProblem, ScriptTables, Scripts, watch::watch};
 pub use runtime::{
     context::Secrets,
     outbox::RequestedWebhook,

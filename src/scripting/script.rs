@@ -3,12 +3,15 @@
 //! call ends with a value or a [`Fault`], even if a host function panics.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Instant,
 };
+
+use http::StatusCode;
 
 use rhai::{Dynamic, Engine, EvalAltResult};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,15 +23,16 @@ use super::{
     fault::{CallFailure, Fault},
     limits::{CallBudget, ScriptLimits},
     runtime::{
-        breaker::Breaker,
+        breaker::{Admission, Breaker, Consequence, Probe},
         budget::{self, Panicked},
-        context::{CallContext, ContextHandle, HostContext, Redactions},
+        context::{CallContext, ContextHandle, HostContext, Redactions, Secrets},
         outbox::ScriptOutbox,
         prepared::{PreparedFn, Tag},
+        quota::{self, Owner},
     },
-    values::credential::CredentialDeclaration,
+    values::{credential::CredentialDeclaration, request::ScriptRequest, response::ScriptResponse},
 };
-use crate::model::Secret;
+use crate::model::{Mode, Secret};
 
 /// A compiled script, ready to be called. Cheap to clone.
 #[derive(Clone)]
@@ -44,6 +48,8 @@ pub(super) struct ScriptInner {
     pub kind: ScriptKind,
     pub name: String,
     pub file: String,
+    /// A hash of `file`.
+    pub id: u64,
     pub text: String,
     pub compiled: Compiled,
     pub engine: Arc<Engine>,
@@ -64,6 +70,30 @@ impl From<Vec<Secret>> for CallOptions {
     fn from(secrets: Vec<Secret>) -> Self {
         let redactions = (!secrets.is_empty()).then(|| secrets.into());
         Self { redactions, outbox: None }
+    }
+}
+
+/// The request for which a script is called.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Caller<'a> {
+    /// The client whose request it is; `None` means that no request causes the call.
+    pub client: Option<IpAddr>,
+    /// The request, if it is to blame for values that are too large.
+    pub input: Option<&'a ScriptRequest>,
+    /// The response that the script changes. If it is larger than the request, the request is not
+    /// to blame.
+    pub response: Option<&'a ScriptResponse>,
+}
+
+impl<'a> Caller<'a> {
+    pub fn of(request: &'a ScriptRequest) -> Self {
+        Self { client: Some(request.parts().client), input: Some(request), response: None }
+    }
+
+    /// The request that is to blame for values that are too large.
+    fn to_blame(&self) -> Option<&'a ScriptRequest> {
+        let size = self.response.map_or(0, ScriptResponse::largest_part);
+        self.input.filter(|request| request.largest_part().1 >= size)
     }
 }
 
@@ -163,6 +193,29 @@ impl Script {
         &self.inner.compiled.warnings
     }
 
+    /// The secrets that the script names but that do not exist, as warnings.
+    pub fn missing_secrets(&self, secrets: &Secrets) -> Vec<ScriptError> {
+        let ScriptInner { file, text, compiled, .. } = &*self.inner;
+        let missing = compiled.secrets.iter().filter(|(name, _)| !secrets.has(name));
+        missing
+            .map(|(name, position)| {
+                let message = format!(
+                    "there is no secret {name:?}; write the secret into a file with this name in the folder scripts.secrets_dir"
+                );
+                ScriptError::at(file, text, *position, message)
+            })
+            .collect()
+    }
+
+    pub(super) fn secrets(&self) -> &Secrets {
+        &self.host.secrets
+    }
+
+    /// Whether the script has an effect only if a record refers to it.
+    pub(super) fn needs_record(&self) -> bool {
+        matches!(self.kind(), ScriptKind::Auth | ScriptKind::Handler)
+    }
+
     /// Whether calls of the script run on a separate thread.
     pub fn is_blocking(&self) -> bool {
         self.inner.compiled.is_blocking
@@ -170,13 +223,14 @@ impl Script {
 
     /// Whether the script is switched off because it kept exceeding its budget.
     pub fn is_off(&self) -> bool {
-        self.inner.breaker.is_off_now()
+        self.inner.breaker.is_off()
     }
 
     /// Calls a function.
     pub(super) async fn call(
         &self,
         function: Function,
+        caller: Caller<'_>,
         arguments: impl IntoIterator<Item = Dynamic> + Send + 'static,
         options: impl Into<CallOptions>,
     ) -> Result<Dynamic, Fault> {
@@ -185,30 +239,27 @@ impl Script {
             let name = function.name();
             return Err(self.failed(&format!("the script does not define {name}")));
         }
-        if self.is_off() {
-            return Err(
-                self.failed("the script is switched off because it kept exceeding its budget")
-            );
-        }
+        let probe = self.admit(function, caller.client)?;
         let limits = &self.host.limits;
         // A test already runs on a thread that may block.
         if !self.is_blocking() || self.host.sandbox.is_some() {
             let budget = if self.is_blocking() { limits.blocking() } else { limits.inline() };
-            return self.finish(self.run(function, arguments, options, budget));
+            let outcome = self.run(function, caller.client, arguments, options, budget);
+            return self.finish(function, caller, probe, outcome);
         }
         let waited = tokio::time::timeout(limits.blocking_time, self.inner.pool.acquire()).await;
         let Ok(Some(permit)) = waited else {
             return Err(self.failed("too busy: too many calls of blocking scripts are waiting"));
         };
-        let (script, budget) = (self.clone(), limits.blocking());
+        let (script, budget, client) = (self.clone(), limits.blocking(), caller.client);
         let outcome = tokio::task::spawn_blocking(move || {
             // The permit is held until the call ends, even if the caller stops waiting for the
             // result.
             let _permit = permit;
-            script.run(function, arguments, options, budget)
+            script.run(function, client, arguments, options, budget)
         });
         match outcome.await {
-            Ok(outcome) => self.finish(outcome),
+            Ok(outcome) => self.finish(function, caller, probe, outcome),
             Err(_) => Err(self.failed("the thread of the call ended without a result")),
         }
     }
@@ -217,6 +268,7 @@ impl Script {
     fn run(
         &self,
         function: Function,
+        client: Option<IpAddr>,
         arguments: impl IntoIterator<Item = Dynamic>,
         options: CallOptions,
         budget: CallBudget,
@@ -228,10 +280,19 @@ impl Script {
                 self.failed(&format!("the script does not define {name}")),
             ));
         };
-        match self.evaluate(prepared, arguments, options, budget) {
+        let owner = Owner::new(self.inner.id, client);
+        let (outcome, entered) =
+            quota::run_as(owner, || self.evaluate(prepared, arguments, options, budget));
+        if !matches!(outcome, Ok(Ok(_))) {
+            for id in entered {
+                self.host.replay_cache.take_back(&id);
+            }
+        }
+        match outcome {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
-                let failure = CallFailure::from_engine(&self.inner.file, &error);
+                let ScriptInner { file, text, .. } = &*self.inner;
+                let failure = CallFailure::from_engine(file, text, name, &error);
                 Err(failure.redacted(redactions.as_deref().unwrap_or_default()))
             }
             Err(Panicked) => {
@@ -258,20 +319,86 @@ impl Script {
         budget::run_within(budget, || budget::catch_panic(|| function.call(engine, tag, arguments)))
     }
 
-    /// Turns a failure into a fault, and reports an exceeded budget to the breaker.
-    fn finish(&self, outcome: Result<Dynamic, CallFailure>) -> Result<Dynamic, Fault> {
-        outcome.map_err(|failure| {
-            if let CallFailure::Exhausted(_) = failure
-                && self.inner.breaker.strike(Instant::now())
-            {
-                let seconds = self.host.limits.cool_down.as_secs();
-                tracing::error!(
-                    script = self.inner.file,
-                    "the script keeps exceeding its budget and is switched off for {seconds} s; requests that need the script are rejected"
-                );
+    /// Whether calls have consequences for the script and its clients. Tests and dry runs have
+    /// none.
+    fn is_live(&self) -> bool {
+        self.host.sandbox.is_none() && self.host.mode == Mode::Live
+    }
+
+    /// Asks the breaker whether a call may run.
+    fn admit(
+        &self,
+        function: Function,
+        client: Option<IpAddr>,
+    ) -> Result<Option<Probe<'_>>, Fault> {
+        if self.host.sandbox.is_some() {
+            return Ok(None);
+        }
+        match self.inner.breaker.admit_now(function, client) {
+            Admission::Run => Ok(None),
+            // A dry run must not decide about the script.
+            Admission::Probe(probe) if self.is_live() => Ok(Some(probe)),
+            Admission::Probe(_) | Admission::Off => {
+                Err(self.failed("the script is switched off because it kept exceeding its budget"))
             }
-            failure.into_fault()
+            Admission::ShutOut { seconds } => {
+                let reason = "the script is not called for this client, whose requests kept exceeding its budget";
+                let detail = format!("{}: {reason}", self.inner.file);
+                Err(Fault::ShutOut { seconds, detail })
+            }
+        }
+    }
+
+    /// Turns a failure into a fault, and reports an exceeded budget to the breaker.
+    fn finish(
+        &self,
+        function: Function,
+        caller: Caller<'_>,
+        probe: Option<Probe<'_>>,
+        outcome: Result<Dynamic, CallFailure>,
+    ) -> Result<Dynamic, Fault> {
+        if let Err(CallFailure::Exhausted(fault)) = outcome {
+            if self.is_live() {
+                self.strike(function, caller.client);
+            }
+            return Err(fault);
+        }
+        if let Some(probe) = probe {
+            probe.succeed();
+            tracing::info!(script = self.inner.file, "the script is switched on again");
+        }
+        outcome.map_err(|failure| match (failure, caller.to_blame()) {
+            (CallFailure::TooLarge(detail), Some(request)) => {
+                let status = if request.is_header_largest() {
+                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+                } else {
+                    StatusCode::BAD_REQUEST
+                };
+                Fault::TooLarge { status, detail }
+            }
+            (CallFailure::TooLarge(detail), None) => Fault::Failed { detail },
+            (CallFailure::Exhausted(fault) | CallFailure::Other(fault), _) => fault,
         })
+    }
+
+    /// Reports an exceeded budget of steps or time to the breaker.
+    fn strike(&self, function: Function, client: Option<IpAddr>) {
+        let seconds = self.host.limits.cool_down.as_secs();
+        let (script, name) = (&self.inner.file, function.name());
+        match self.inner.breaker.strike(function, client, Instant::now()) {
+            Consequence::Counted => {}
+            Consequence::ClientShutOut => tracing::warn!(
+                script,
+                function = name,
+                client = client.map(tracing::field::display),
+                "this client's requests keep exceeding the script's budget; they are rejected with 429 for {seconds} s"
+            ),
+            Consequence::SwitchedOff => tracing::error!(
+                script,
+                function = name,
+                "the requests of several clients keep exceeding the script's budget, so it is switched off for {seconds} s; requests that need the script are rejected"
+            ),
+        }
     }
 
     /// A failure with a detail that names the file, but no line.

@@ -121,11 +121,11 @@ impl ScriptSet {
                 Ok(compiled) => {
                     let SourceFile { kind, name, file, text } = source;
                     let engine = compiler.engine.clone();
-                    let breaker =
-                        Breaker::new(limits.strikes, limits.strike_window, limits.cool_down);
+                    let breaker = Breaker::new(limits);
                     let pool = pool.clone();
+                    let id = id_of(&file);
                     let inner =
-                        ScriptInner { kind, name, file, text, compiled, engine, breaker, pool };
+                        ScriptInner { kind, name, file, id, text, compiled, engine, breaker, pool };
                     set.insert(Script::new(Arc::new(inner), host.clone()));
                 }
             }
@@ -172,6 +172,13 @@ impl ScriptSet {
             credential_attributes: self.credential_attributes.clone(),
         }
     }
+}
+
+/// A hash of a script's file, which stays the same when the script is reloaded.
+fn id_of(file: &str) -> u64 {
+    let mut id = [0; 8];
+    id.copy_from_slice(&blake3::hash(file.as_bytes()).as_bytes()[..8]);
+    u64::from_le_bytes(id)
 }
 
 impl std::fmt::Debug for ScriptSet {

@@ -115,7 +115,7 @@ impl Accounts {
                         let place = &refusal.place;
                         format!("{place} refused the event, but this event cannot be refused")
                     }
-                    Fault::Failed { detail } => detail.clone(),
+                    other => other.detail().unwrap_or_default().to_owned(),
                 };
                 let event = function.name();
                 tracing::error!(event, failures, detail, "the event script failed");

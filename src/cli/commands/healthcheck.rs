@@ -53,6 +53,11 @@ fn ready_text(address: &ListenAddress, body: &Value) -> String {
         let problem = screen::printable(problem);
         text.push_str(&format!("The last scheduled backup was not written: {problem}\n"));
     }
+    if let Some(count) = body["script_problems"].as_u64() {
+        text.push_str(&format!(
+            "Problems of the scripts: {count}. GET /api/v1/scripts shows them, and keyward script check finds those in files.\n"
+        ));
+    }
     if let Some(seconds) = body["clock_behind_seconds"].as_i64() {
         text.push_str(&format!(
             "The machine's clock is {seconds} s behind the newest time that was seen or stored. Set the clock.\n"

@@ -16,6 +16,7 @@ use crate::{
     cli::{
         CliError, Exit, Output, Session,
         client::paths::path,
+        instance::scripts::read_secrets,
         terminal::{
             screen::{self, printable},
             table::{Column, Listing, cell},
@@ -24,7 +25,8 @@ use crate::{
     config::Settings,
     pipeline::TestGate,
     scripting::{
-        self, CheckedScripts, DEFINITIONS, ScriptError, ScriptKind, ScriptTestGate, TestOutcome,
+        self, CheckedScripts, DEFINITIONS, ScriptError, ScriptKind, ScriptTestGate, Secrets,
+        TestOutcome,
     },
 };
 
@@ -95,13 +97,17 @@ pub fn run(bench: Bench, settings: &Settings, output: Output) -> anyhow::Result<
     let folder = |dir: Option<PathBuf>| dir.unwrap_or_else(|| settings.scripts.dir.clone());
     match bench {
         Bench::Check { dir } => {
-            check(&inspect(&existing_folder(dir, settings)?, settings)?, output)
+            let secrets = read_secrets(&settings.scripts.secrets_dir)?;
+            check(&inspect(&existing_folder(dir, settings)?, settings)?, &secrets, output)
         }
         Bench::Test { dir, filter } => {
             let inspected = inspect(&existing_folder(dir, settings)?, settings)?;
             test(&inspected, filter.as_deref(), output)
         }
-        Bench::New { what, name, dir } => create(what, name.as_deref(), &folder(dir), output),
+        Bench::New { what, name, dir } => {
+            let shown = dir.as_ref().map(|dir| format!(" {}", dir.display())).unwrap_or_default();
+            create(what, name.as_deref(), &folder(dir), &shown, output)
+        }
         Bench::Definitions { dir } => definitions(&folder(dir), output),
     }
 }
@@ -146,7 +152,10 @@ fn error_json(found: &ScriptError) -> Value {
     })
 }
 
-fn check(inspected: &CheckedScripts, output: Output) -> anyhow::Result<()> {
+fn check(inspected: &CheckedScripts, secrets: &Secrets, output: Output) -> anyhow::Result<()> {
+    let warnings = |script: &scripting::Script| -> Vec<ScriptError> {
+        script.warnings().iter().cloned().chain(script.missing_secrets(secrets)).collect()
+    };
     let view = |script: &&scripting::Script| {
         let functions: Vec<_> =
             script.functions().into_iter().map(scripting::Function::name).collect();
@@ -155,14 +164,26 @@ fn check(inspected: &CheckedScripts, output: Output) -> anyhow::Result<()> {
             "functions": functions,
             "blocking": script.is_blocking(),
             "tests": script.tests().count(),
+            "warnings": warnings(script).iter().map(error_json).collect::<Vec<_>>(),
         })
     };
     let scripts: Vec<Value> = inspected.set.scripts().iter().map(view).collect();
     let text = match output {
-        Output::Table => Listing::new(COLUMNS).page(&scripts),
+        Output::Table => {
+            let found = inspected.set.scripts();
+            let found = found.iter().flat_map(|script| warnings(script));
+            let found = found.map(|warning| format!("warning: {warning}\n"));
+            Listing::new(COLUMNS).page(&scripts)
+                + printable_lines(&found.collect::<String>()).as_str()
+        }
         Output::Json => format!("{:#}\n", Value::from(scripts)),
     };
     Ok(screen::print(&text)?)
+}
+
+/// A text of several lines without control characters.
+fn printable_lines(text: &str) -> String {
+    text.lines().map(|line| format!("{}\n", printable(line))).collect()
 }
 
 fn test(inspected: &CheckedScripts, filter: Option<&str>, output: Output) -> anyhow::Result<()> {
@@ -199,7 +220,11 @@ fn test(inspected: &CheckedScripts, filter: Option<&str>, output: Output) -> any
 fn result_line(tested: &TestOutcome) -> String {
     let verdict = if tested.failure.is_none() { "ok    " } else { "FAILED" };
     let (file, name) = (printable(&tested.file), printable(&tested.name));
-    format!("{verdict}  {file}  {name}  ({} ms)\n", tested.time.as_millis())
+    let mut text = format!("{verdict}  {file}  {name}  ({} ms)\n", tested.time.as_millis());
+    for line in &tested.log {
+        text += &format!("        {}\n", printable(line));
+    }
+    text
 }
 
 fn result_json(tested: &TestOutcome) -> Value {
@@ -208,11 +233,19 @@ fn result_json(tested: &TestOutcome) -> Value {
         "test": tested.name,
         "passed": tested.failure.is_none(),
         "microseconds": u64::try_from(tested.time.as_micros()).unwrap_or(u64::MAX),
+        "log": tested.log,
         "error": tested.failure.as_ref().map(error_json),
     })
 }
 
-fn create(what: What, name: Option<&str>, folder: &Path, output: Output) -> anyhow::Result<()> {
+/// Writes a new script. `test_folder` is the argument for `keyward script test` in the hint.
+fn create(
+    what: What,
+    name: Option<&str>,
+    folder: &Path,
+    test_folder: &str,
+    output: Output,
+) -> anyhow::Result<()> {
     let usage = |text: String| CliError::new(Exit::Usage, text);
     let kind = match (what, name) {
         (What::Auth, Some(_)) => ScriptKind::Auth,
@@ -239,8 +272,9 @@ fn create(what: What, name: Option<&str>, folder: &Path, output: Output) -> anyh
     let hint = usage_hint(kind, name);
     let text = match output {
         Output::Table => format!(
-            "{} is written. Edit the script, then run its tests:\n  keyward script test --filter {}\n{hint}",
+            "{} is written. Edit the script, then run its tests:\n  keyward script test{} --filter {}\n{hint}",
             printable(&file.display().to_string()),
+            printable(test_folder),
             kind.file(name),
         ),
         Output::Json => format!("{:#}\n", json!({ "file": file, "use": hint })),
@@ -266,12 +300,12 @@ fn usage_hint(kind: ScriptKind, name: &str) -> String {
             "Clients use this type through an application, whose id they send in AUTH-METHOD:\n  keyward app add {name} --type {name}\n"
         ),
         ScriptKind::Events => {
-            "The functions are called when keys and users are created, and when keys are revoked or expire.\n".into()
+            "The functions are called when keys and users are created, and when keys are revoked or expire.\nThe script changes nothing until you set ENABLED to true at its top.\n".into()
         }
-        ScriptKind::Hooks => "The hooks are called for every request of the public listener.\n".into(),
+        ScriptKind::Hooks => "The hooks are called for every request of the public listener.\nThe script changes nothing until you set ENABLED to true at its top.\n".into(),
         ScriptKind::Resource => {
             format!(
-                "The hooks are called for every request of the resource {name}:\n  keyward resource show {name}\n"
+                "The hooks are called for every request of the resource {name}:\n  keyward resource show {name}\nThe script changes nothing until you set ENABLED to true at its top.\n"
             )
         }
         ScriptKind::Handler => format!(
@@ -345,8 +379,8 @@ mod tests {
             (What::Hook, None),
             (What::Handler, Some("hello")),
         ] {
-            create(what, name, folder.path(), Output::Json).unwrap();
-            let again = create(what, name, folder.path(), Output::Json).unwrap_err();
+            create(what, name, folder.path(), "", Output::Json).unwrap();
+            let again = create(what, name, folder.path(), "", Output::Json).unwrap_err();
             assert_eq!(crate::cli::terminal::exit::code(&again), Exit::Refused, "{what:?}");
         }
         definitions(folder.path(), Output::Json).unwrap();
@@ -368,11 +402,11 @@ mod tests {
     fn invalid_name_of_a_script_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["../x", "a/b", "", "A B", "basic", "x\ny"] {
-            let refused = create(What::Auth, Some(name), folder.path(), Output::Json);
+            let refused = create(What::Auth, Some(name), folder.path(), "", Output::Json);
             let code = crate::cli::terminal::exit::code(&refused.expect_err(name));
             assert_eq!(code, Exit::Usage, "{name:?}");
         }
-        assert!(create(What::Handler, None, folder.path(), Output::Json).is_err());
+        assert!(create(What::Handler, None, folder.path(), "", Output::Json).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

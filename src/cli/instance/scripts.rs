@@ -93,8 +93,13 @@ fn report(outcome: &Result<scripting::LoadSummary, Vec<ScriptError>>) {
 /// A file can be read by others, is not text, is empty, or is too long. The error never contains
 /// the secret.
 pub fn read_secrets(folder: &Path) -> anyhow::Result<Secrets> {
+    let read = |folder: &Path| read_folder(folder).map_err(|problem| format!("{problem:#}"));
+    Secrets::from_folder(folder, read).map_err(anyhow::Error::msg)
+}
+
+fn read_folder(folder: &Path) -> anyhow::Result<Vec<(String, Secret)>> {
     let entries = match fs::read_dir(folder) {
-        Err(problem) if problem.kind() == io::ErrorKind::NotFound => return Ok(Secrets::default()),
+        Err(problem) if problem.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         read => read.with_context(|| format!("scripts.secrets_dir: {}", folder.display()))?,
     };
     let mut found = Vec::new();
@@ -107,7 +112,7 @@ pub fn read_secrets(folder: &Path) -> anyhow::Result<Secrets> {
         }
         found.push((name.to_owned(), read_secret(&path)?));
     }
-    Ok(Secrets::new(found))
+    Ok(found)
 }
 
 /// Reads one secret from a file, with the rules of [`read_secrets`].

@@ -51,6 +51,8 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             array_items: size("array_items", raw.array_items, 16..=1_000_000),
             map_entries: size("map_entries", raw.map_entries, 16..=100_000),
             variables: size("variables", raw.variables, 16..=10_000),
+            call_bytes: size("call_bytes", raw.call_bytes, 65_536..=1_073_741_824),
+            memory_bytes: size("memory_bytes", raw.memory_bytes, 1_048_576..=4_294_967_295),
             functions: size("functions", raw.functions, 8..=1_024),
             script_bytes: size("script_bytes", raw.script_bytes, 1_024..=4_194_304),
             files: size("files", raw.files, 1..=10_000),
@@ -59,6 +61,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             rate_buckets: size("rate_buckets", raw.rate_buckets, 16..=16_777_216),
             replay_ids: size("replay_ids", raw.replay_ids, 16..=16_777_216),
             strikes: size("strikes", raw.strikes, 1..=1_000),
+            strike_clients: size("strike_clients", raw.strike_clients, 1..=1_000),
             strike_window: seconds(size("strike_seconds", raw.strike_seconds, 1..=3_600)),
             cool_down: seconds(size("cool_down_seconds", raw.cool_down_seconds, 1..=86_400)),
         }

@@ -1,5 +1,7 @@
 //! The hooks that run after the decision: `on_denied` and `on_response`.
 
+use std::net::IpAddr;
+
 use http::HeaderMap;
 
 use super::script_views::{self, HookScripts};
@@ -15,6 +17,8 @@ use crate::{
 pub struct ResponseHooks<'a> {
     hooks: HookScripts<'a>,
     identity: IdentityView,
+    context: &'a RequestContext,
+    client: IpAddr,
 }
 
 impl Gate {
@@ -38,6 +42,10 @@ impl Gate {
                 Err(Fault::Failed { detail }) => {
                     tracing::error!(detail, "on_denied failed; the denial stays unchanged");
                 }
+                // These are the client's faults, so they must not fill the log with errors.
+                Err(Fault::TooLarge { detail, .. } | Fault::ShutOut { detail, .. }) => {
+                    tracing::debug!(detail, "on_denied failed; the denial stays unchanged");
+                }
             }
         }
         denial
@@ -52,7 +60,8 @@ impl Gate {
         grant: &Grant<'_>,
     ) -> Option<ResponseHooks<'a>> {
         let hooks = context.hooks(Function::OnResponse, request, grant.rule())?;
-        Some(ResponseHooks { hooks, identity: script_views::identity(grant.identity()) })
+        let (identity, client) = (script_views::identity(grant.identity()), request.client);
+        Some(ResponseHooks { hooks, identity, context, client })
     }
 }
 
@@ -65,7 +74,10 @@ impl ResponseHooks<'_> {
         for script in self.hooks.scripts() {
             let view = ScriptResponse::new(response);
             let result = script.on_response(self.hooks.request, &self.identity, &view).await;
-            result.map_err(|fault| script_views::denial_of(Phase::Handler, None, fault))?;
+            result.map_err(|fault| {
+                let denial = script_views::denial_of(Phase::Handler, None, fault);
+                self.context.count_failure(self.client, denial)
+            })?;
             response = view.take();
         }
         Ok(response)

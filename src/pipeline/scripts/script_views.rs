@@ -120,6 +120,7 @@ pub(in crate::pipeline) fn denial_of(
 ) -> Denial {
     match fault {
         Fault::Refused(refusal) => {
+            let is_malformed = [400, 431].contains(&refusal.status.as_u16());
             let mut denial = Denial::new(phase, refusal.status, refusal.code, refusal.description)
                 .with_internal_message(format!("refused by {}", refusal.place))
                 .with_headers(refusal.headers);
@@ -128,10 +129,37 @@ pub(in crate::pipeline) fn denial_of(
             {
                 denial = denial.challenged_by(application);
             }
+            // An authentication script calls a credential malformed.
+            if is_malformed && application.is_some() {
+                denial = denial.counted_as_failure();
+            }
             denial
         }
         Fault::Failed { detail } => script_error(phase, detail),
+        Fault::TooLarge { status, detail } => too_large(phase, status, detail),
+        Fault::ShutOut { seconds, detail } => shut_out(phase, seconds, detail),
     }
+}
+
+/// The denial of a request that is too large for a script. It counts as a failure of the client's
+/// address, so that the failure limits slow down a client that keeps sending such requests.
+fn too_large(phase: Phase, status: StatusCode, detail: String) -> Denial {
+    let (code, message) = if status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE {
+        ("HEADER_TOO_LARGE", "A header field of the request is too large or has too many parts.")
+    } else {
+        ("INPUT_TOO_LARGE", "The request is too large or has too many parts.")
+    };
+    Denial::new(phase, status, code, message).with_internal_message(detail).counted_as_failure()
+}
+
+/// The denial for a client whose requests kept exceeding the budget of a script.
+fn shut_out(phase: Phase, seconds: u64, detail: String) -> Denial {
+    let message = format!(
+        "Requests from this address took too long to decide. Try again in {seconds} seconds."
+    );
+    Denial::new(phase, StatusCode::TOO_MANY_REQUESTS, "TOO_EXPENSIVE", message)
+        .with_internal_message(detail)
+        .with_retry_after(u32::try_from(seconds).unwrap_or(u32::MAX))
 }
 
 /// The denial for the fault of a script that runs after all phases have let the request pass.

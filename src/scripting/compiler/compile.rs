@@ -14,6 +14,7 @@ use rhai::{
 use super::{
     attributes,
     engine::{self, Variables},
+    lint,
 };
 use crate::{
     model::suggest,
@@ -46,6 +47,8 @@ pub(in crate::scripting) struct Compiled {
     pub credential: Option<Arc<CredentialDeclaration>>,
     /// The user attributes that the script takes for credentials.
     pub credential_attributes: BTreeSet<String>,
+    /// The names of secrets that the script's functions use, except in tests, with the positions.
+    pub secrets: Vec<(String, Position)>,
     /// Probable mistakes that do not prevent the script from being loaded.
     pub warnings: Vec<ScriptError>,
 }
@@ -148,6 +151,8 @@ impl Compiler {
         let mut warnings = Vec::new();
         let warn = &mut |position, message| warnings.push(at(position, message));
         attributes::check_reads(kind, &ast, &constants, &declared, warn);
+        lint::check(&ast, text, &constants, warn);
+        let secrets = lint::secrets(&ast, &constants);
         warnings.truncate(MAX_ERRORS);
         let credential_attributes = declared.credentials;
         let tests = test_names(&ast);
@@ -173,6 +178,7 @@ impl Compiler {
             is_blocking,
             credential,
             credential_attributes,
+            secrets,
             warnings,
         })
     }

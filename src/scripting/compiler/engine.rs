@@ -2,16 +2,17 @@
 //! standard package, without the functions that wait or evaluate text.
 
 use rhai::{
-    Array, Dynamic, Engine, EvalAltResult, Map, NativeCallContext, Position,
+    Array, Dynamic, Engine, EvalAltResult, Map, NativeCallContext,
     packages::{Package as _, StandardPackage},
 };
 
-use super::sorting;
+use super::{collections, sorting, texts};
 use crate::scripting::{
     ScriptLimits, library,
     runtime::{
         budget,
-        context::{ContextHandle, runtime_error},
+        context::{ContextHandle, runtime_error, too_large},
+        memory,
     },
 };
 
@@ -53,6 +54,8 @@ pub(in crate::scripting) fn build(limits: &ScriptLimits, variables: Variables) -
     forbid_sleep(&mut engine);
     bound_recursion(&mut engine);
     sorting::register(&mut engine);
+    texts::register(&mut engine);
+    collections::register(&mut engine);
     library::register(&mut engine);
     engine
 }
@@ -66,6 +69,7 @@ fn clip(text: &str) -> String {
 #[allow(deprecated, reason = "the engine marks this part of its interface as unstable")]
 fn resolve_constants(engine: &mut Engine) {
     engine.on_var(|name, index, context| {
+        memory::observe(&context)?;
         // Local variables have an index or are in the scope. A local variable hides a constant of
         // the same name.
         if index != 0 || context.scope().contains(name) {
@@ -94,15 +98,24 @@ fn bound_recursion(engine: &mut Engine) {
     type Text = Result<String, Box<EvalAltResult>>;
     type Equal = Result<bool, Box<EvalAltResult>>;
     for name in ["to_string", "to_debug", "print", "debug"] {
-        engine.register_fn(name, |array: &mut Array| to_text(&array.clone().into()));
-        engine.register_fn(name, |map: &mut Map| to_text(&map.clone().into()));
+        engine.register_fn(name, |context: NativeCallContext, array: &mut Array| {
+            to_text(&context, &array.clone().into())
+        });
+        engine.register_fn(name, |context: NativeCallContext, map: &mut Map| {
+            to_text(&context, &map.clone().into())
+        });
     }
-    engine.register_fn("to_json", |map: &mut Map| -> Text {
+    engine.register_fn("to_json", |context: NativeCallContext, map: &mut Map| -> Text {
         let map = Dynamic::from(map.clone());
         check_nesting(&map)?;
-        serde_json::to_string(&map)
-            .map_err(|_| runtime_error("this value cannot be written as JSON"))
+        library::json_text(&context, &map)
     });
+    engine.register_fn(
+        "parse_json",
+        |context: NativeCallContext, text: &str| -> Result<Dynamic, Box<EvalAltResult>> {
+            library::json_parse(&context, text)
+        },
+    );
     engine.register_fn("==", |context: NativeCallContext, a: Array, b: Array| -> Equal {
         equal(&context, &a.into(), &b.into())
     });
@@ -119,9 +132,9 @@ fn bound_recursion(engine: &mut Engine) {
 
 /// Formats a value as text. This function never fails, because after an error the engine would walk
 /// the value with its own function.
-fn to_text(value: &Dynamic) -> String {
+fn to_text(context: &NativeCallContext<'_>, value: &Dynamic) -> String {
     if is_nested_within(value, MAX_NESTING) {
-        value.to_string()
+        texts::bounded_text(context, format_args!("{value}"))
     } else {
         "(nested too deeply)".to_owned()
     }
@@ -133,8 +146,7 @@ fn check_nesting(value: &Dynamic) -> Result<(), Box<EvalAltResult>> {
     if is_nested_within(value, MAX_NESTING) {
         return Ok(());
     }
-    let kind = "Nesting of arrays and maps".to_owned();
-    Err(EvalAltResult::ErrorDataTooLarge(kind, Position::NONE).into())
+    Err(too_large("Nesting of arrays and maps"))
 }
 
 fn is_nested_within(value: &Dynamic, levels: usize) -> bool {
@@ -163,6 +175,7 @@ fn equal_nested(
     a: &Dynamic,
     b: &Dynamic,
 ) -> Result<bool, Box<EvalAltResult>> {
+    budget::check_time()?;
     if let (Ok(a), Ok(b)) = (a.as_array_ref(), b.as_array_ref()) {
         if a.len() != b.len() {
             return Ok(false);

@@ -19,7 +19,7 @@ pub(super) fn module() -> Module {
 
 /// A named secret, which scripts can use as a key but cannot convert into a text.
 #[derive(Clone)]
-pub struct SecretText(pub(super) Arc<Secret>);
+pub struct SecretText(pub(in crate::scripting) Arc<Secret>);
 
 impl fmt::Debug for SecretText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,5 +1,7 @@
 //! Encodings of texts and bytes.
 
+use std::io;
+
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
@@ -7,7 +9,11 @@ use base64::{
 use rhai::{Blob, Dynamic, Module, NativeCallContext, exported_module};
 
 use super::Checked;
-use crate::scripting::{runtime::context::runtime_error, values::request::is_plain_data};
+use crate::scripting::{
+    compiler::texts::check_text,
+    runtime::context::{runtime_error, too_large},
+    values::request::is_plain_data,
+};
 
 pub(super) fn module() -> Module {
     exported_module!(functions)
@@ -26,25 +32,85 @@ pub(super) fn bytes(data: &Dynamic) -> Checked<Vec<u8>> {
     }
 }
 
-/// A value as JSON.
-pub(super) fn json_of(value: &Dynamic) -> Checked<String> {
+/// Formats a value as JSON, up to the maximum size of a text.
+pub(in crate::scripting) fn json_text(
+    context: &NativeCallContext<'_>,
+    value: &Dynamic,
+) -> Checked<String> {
     if !is_plain_data(value, 0) {
         return Err(runtime_error(
             "only plain data that is not nested too deeply can be written as JSON",
         ));
     }
-    serde_json::to_string(value).map_err(|_| runtime_error("the value cannot be written as JSON"))
+    let mut out = BoundedBytes { bytes: Vec::new(), max: context.engine().max_string_size() };
+    match serde_json::to_writer(&mut out, value) {
+        Ok(()) => {}
+        Err(error) if error.is_io() => return Err(too_large("Length of string")),
+        Err(_) => return Err(runtime_error("the value cannot be written as JSON")),
+    }
+    String::from_utf8(out.bytes).map_err(|_| runtime_error("the value cannot be written as JSON"))
 }
 
-/// Returns decoded bytes if a blob may contain so many bytes.
-fn blob(bytes: Vec<u8>, max_bytes: usize) -> Checked<Blob> {
-    if bytes.len() <= max_bytes {
-        Ok(bytes)
-    } else {
-        Err(runtime_error(format!(
-            "the decoded data has more than {max_bytes} bytes, the maximum of a blob"
-        )))
+/// Bytes up to a maximum size.
+struct BoundedBytes {
+    bytes: Vec<u8>,
+    max: usize,
+}
+
+impl io::Write for BoundedBytes {
+    fn write(&mut self, part: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + part.len() > self.max {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(part);
+        Ok(part.len())
     }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Parses JSON with at most as many values as arrays and maps may contain together.
+pub(in crate::scripting) fn json_parse(
+    context: &NativeCallContext<'_>,
+    text: &str,
+) -> Checked<Dynamic> {
+    let engine = context.engine();
+    if values_in_json(text) > engine.max_array_size().saturating_add(engine.max_map_size()) {
+        return Err(too_large("Size of array/BLOB"));
+    }
+    let value: Dynamic = serde_json::from_str(text)
+        .map_err(|_| runtime_error("the text is not JSON, or is nested too deeply"))?;
+    if is_plain_data(&value, 0) {
+        Ok(value)
+    } else {
+        Err(runtime_error("the JSON is nested too deeply"))
+    }
+}
+
+/// Almost the number of values in arrays and objects: the number of commas outside of strings.
+fn values_in_json(text: &str) -> usize {
+    let (mut count, mut is_string, mut is_escaped) = (0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_string => is_escaped = true,
+            b'"' => is_string = !is_string,
+            b',' if !is_string => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
+/// # Errors
+/// A blob may not contain so many bytes.
+fn check_blob(context: &NativeCallContext<'_>, bytes: usize) -> Checked<()> {
+    if bytes > context.engine().max_array_size() {
+        return Err(too_large("Size of array/BLOB"));
+    }
+    Ok(())
 }
 
 #[allow(clippy::unwrap_used, unused_qualifications, reason = "what the macro writes")]
@@ -56,8 +122,10 @@ mod functions {
     ///
     /// Example: `base64_encode("a:b") == "YTpi"`
     #[rhai_fn(return_raw)]
-    pub fn base64_encode(data: Dynamic) -> Checked<String> {
-        Ok(STANDARD.encode(bytes(&data)?))
+    pub fn base64_encode(context: NativeCallContext, data: Dynamic) -> Checked<String> {
+        let bytes = bytes(&data)?;
+        check_text(&context, bytes.len().div_ceil(3) * 4)?;
+        Ok(STANDARD.encode(bytes))
     }
 
     /// Decodes base64 into a blob. The padding must be canonical, and spaces are not allowed.
@@ -67,16 +135,19 @@ mod functions {
     /// Example: `to_text(base64_decode("YTpi")) == "a:b"`
     #[rhai_fn(return_raw)]
     pub fn base64_decode(context: NativeCallContext, text: &str) -> Checked<Blob> {
+        check_blob(&context, (text.len() / 4 * 3).saturating_sub(2))?;
         let bytes = STANDARD.decode(text).map_err(|_| runtime_error("the text is not base64"))?;
-        blob(bytes, context.engine().max_array_size())
+        check_blob(&context, bytes.len()).map(|()| bytes)
     }
 
     /// Encodes data in URL-safe base64 (RFC 4648, section 5), without padding.
     ///
     /// Example: `base64url_encode(sha256("a"))`
     #[rhai_fn(return_raw)]
-    pub fn base64url_encode(data: Dynamic) -> Checked<String> {
-        Ok(URL_SAFE_NO_PAD.encode(bytes(&data)?))
+    pub fn base64url_encode(context: NativeCallContext, data: Dynamic) -> Checked<String> {
+        let bytes = bytes(&data)?;
+        check_text(&context, (bytes.len() * 4).div_ceil(3))?;
+        Ok(URL_SAFE_NO_PAD.encode(bytes))
     }
 
     /// Decodes URL-safe base64 without padding into a blob.
@@ -86,18 +157,20 @@ mod functions {
     /// Example: `base64url_decode("YTpi").len() == 3`
     #[rhai_fn(return_raw)]
     pub fn base64url_decode(context: NativeCallContext, text: &str) -> Checked<Blob> {
+        check_blob(&context, text.len() / 4 * 3)?;
         let bytes = URL_SAFE_NO_PAD
             .decode(text)
             .map_err(|_| runtime_error("the text is not URL-safe base64"))?;
-        blob(bytes, context.engine().max_array_size())
+        check_blob(&context, bytes.len()).map(|()| bytes)
     }
 
     /// Encodes data in hexadecimal, in lower case.
     ///
     /// Example: `hex(sha256(req.body))`
     #[rhai_fn(return_raw)]
-    pub fn hex(data: Dynamic) -> Checked<String> {
+    pub fn hex(context: NativeCallContext, data: Dynamic) -> Checked<String> {
         let bytes = bytes(&data)?;
+        check_text(&context, bytes.len() * 2)?;
         // The text is written into a buffer, because appending one letter at a time is slow.
         let mut text = vec![0; bytes.len() * 2];
         let written = ::hex::encode_to_slice(&bytes, &mut text).ok();
@@ -112,9 +185,10 @@ mod functions {
     /// Example: `hex_decode("00ff").len() == 2`
     #[rhai_fn(return_raw)]
     pub fn hex_decode(context: NativeCallContext, text: &str) -> Checked<Blob> {
+        check_blob(&context, text.len() / 2)?;
         let bytes =
             ::hex::decode(text).map_err(|_| runtime_error("the text is not hexadecimal"))?;
-        blob(bytes, context.engine().max_array_size())
+        Ok(bytes)
     }
 
     /// Converts a blob into a text.
@@ -131,10 +205,13 @@ mod functions {
     /// becomes `%XX`.
     ///
     /// Example: `url_encode("a b&c") == "a%20b%26c"`
-    pub fn url_encode(text: &str) -> String {
+    #[rhai_fn(return_raw)]
+    pub fn url_encode(context: NativeCallContext, text: &str) -> Checked<String> {
         const KEPT: percent_encoding::AsciiSet =
             percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-        percent_encoding::utf8_percent_encode(text, &KEPT).to_string()
+        let encoded = percent_encoding::utf8_percent_encode(text, &KEPT);
+        check_text(&context, encoded.clone().map(str::len).sum())?;
+        Ok(encoded.to_string())
     }
 
     /// Percent-decodes a text: each `%XX` is decoded; `+` stays unchanged.
@@ -156,15 +233,9 @@ mod functions {
     /// from a client.
     ///
     /// Example: `json_parse(req.body).items.len()`
-    #[rhai_fn(return_raw)]
-    pub fn json_parse(text: &str) -> Checked<Dynamic> {
-        let value: Dynamic = serde_json::from_str(text)
-            .map_err(|_| runtime_error("the text is not JSON, or is nested too deeply"))?;
-        if is_plain_data(&value, 0) {
-            Ok(value)
-        } else {
-            Err(runtime_error("the JSON is nested too deeply"))
-        }
+    #[rhai_fn(name = "json_parse", return_raw)]
+    pub fn parse(context: NativeCallContext, text: &str) -> Checked<Dynamic> {
+        json_parse(&context, text)
     }
 
     /// Formats a value as JSON. The value is plain data: text, number, boolean, `()`, array, map.
@@ -172,8 +243,8 @@ mod functions {
     /// Error: the value contains other data.
     ///
     /// Example: `json_text(#{ title: "No" }) == "{\"title\":\"No\"}"`
-    #[rhai_fn(return_raw)]
-    pub fn json_text(value: Dynamic) -> Checked<String> {
-        json_of(&value)
+    #[rhai_fn(name = "json_text", return_raw)]
+    pub fn text(context: NativeCallContext, value: Dynamic) -> Checked<String> {
+        json_text(&context, &value)
     }
 }

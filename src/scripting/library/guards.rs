@@ -9,9 +9,10 @@ use rhai::{Dynamic, INT, Module, NativeCallContext, exported_module};
 use super::Checked;
 use crate::scripting::runtime::{
     budget,
-    context::{CallContext, runtime_error},
+    context::{CallContext, runtime_error, too_large},
+    quota,
     rate_limiter::BucketRate,
-    replay_cache::ReplayCheck,
+    replay_cache::{ReplayCheck, short_digest},
 };
 
 pub(super) fn module() -> Module {
@@ -60,7 +61,8 @@ mod functions {
     /// Whether one more call for this bucket is within the limit of `count` calls in `seconds`. The
     /// script chooses the name of the bucket. A refused call does not count.
     ///
-    /// While the table of buckets is full, calls for new buckets are refused.
+    /// Each script may use a quarter of the table of buckets, and each client half of this quarter.
+    /// While this share is full, calls for new buckets are refused.
     ///
     /// Example: `if !rate_limit("login:" + req.client, 5, 60) { deny(429, "TOO_MANY", "Wait a
     /// minute."); }`
@@ -85,13 +87,17 @@ mod functions {
         let host = &call.host;
         let (rate, now) = (BucketRate { count, seconds }, host.milliseconds());
         Ok(match host.mode {
-            Mode::Live => host.rate_limiter.admit(bucket, rate, now),
-            Mode::DryRun => host.rate_limiter.would_admit(bucket, rate, now),
+            Mode::Live => host.rate_limiter.admit(bucket, rate, now, quota::owner()),
+            Mode::DryRun => host.rate_limiter.would_admit(bucket, rate, now, quota::owner()),
         })
     }
 
     /// Returns whether this id is new, and remembers a new id for `seconds` (1 to 604800). No id is
-    /// forgotten early. While the table is full, no id counts as new.
+    /// forgotten early, except if the function that Keyward called fails or denies the request:
+    /// then the ids of this call are forgotten.
+    ///
+    /// Each script may use a quarter of the table of ids, and each client half of this quarter.
+    /// While this share is full, no id counts as new.
     ///
     /// Example: `if !once("hmac:" + nonce, 300) { deny(401, "REPLAYED", "The request was sent
     /// before."); }`
@@ -103,14 +109,18 @@ mod functions {
         let call = CallContext::current(&context)?;
         let host = &call.host;
         let now = host.clock.now().0;
+        let (digest, owner) = (short_digest(id), quota::owner());
         let outcome = match host.mode {
-            Mode::Live => host.replay_cache.once(id, seconds, now),
-            Mode::DryRun => host.replay_cache.peek(id, now),
+            Mode::Live => host.replay_cache.once(digest, seconds, now, owner),
+            Mode::DryRun => host.replay_cache.peek(digest, now, owner),
         };
-        if outcome == ReplayCheck::Full {
-            tracing::warn!(
-                "the table of once() is full: new ids are refused; raise scripts.replay_ids"
-            );
+        match outcome {
+            ReplayCheck::Full => tracing::warn!(
+                script = context.fn_source().or(context.call_source()).unwrap_or(""),
+                "the share of this script or of this client in the table of once() is full: new ids are refused; raise scripts.replay_ids"
+            ),
+            ReplayCheck::New if host.mode == Mode::Live => quota::note_entered(digest),
+            ReplayCheck::New | ReplayCheck::Seen => {}
         }
         Ok(outcome == ReplayCheck::New)
     }
@@ -155,15 +165,15 @@ mod functions {
     ///
     /// Use `^…$` to match the whole text. Look-around and back-references are not supported.
     ///
-    /// Error: the pattern is invalid or too large, or the text is too long.
+    /// Error: the pattern is invalid or too large. A text that is too long denies the request.
     ///
     /// Example: `matches(req.path, "^/tenants/[a-z0-9]+/")`
     #[rhai_fn(return_raw)]
     pub fn matches(context: NativeCallContext, text: &str, pattern: &str) -> Checked<bool> {
         const MAX_BYTES: usize = 8192;
         if text.len() > MAX_BYTES {
-            return Err(runtime_error(format!(
-                "matches() takes a text of at most {MAX_BYTES} bytes"
+            return Err(too_large(format!(
+                "a text for matches(), which takes at most {MAX_BYTES} bytes"
             )));
         }
         CallContext::current(&context)?.host.regexes.is_match(pattern, text).map_err(runtime_error)
@@ -194,6 +204,9 @@ mod functions {
         }
         let text: String = text.chars().take(1000).collect();
         let redacted = call.redact(&text);
+        if let Some(sandbox) = &call.host.sandbox {
+            sandbox.add_log(format!("{level}: {redacted}"));
+        }
         // Tests of scripts log with the level `debug`, because their lines do not concern requests.
         let level = if call.host.sandbox.is_some() { "debug" } else { level };
         let script = context.fn_source().or(context.call_source()).unwrap_or("");

@@ -21,6 +21,7 @@ use super::values::{
     response::{HandlerResponse, ScriptDenial, ScriptResponse},
 };
 pub(super) use digests::SecretText;
+pub(super) use encodings::{json_parse, json_text};
 
 type Checked<T> = Result<T, Box<EvalAltResult>>;
 

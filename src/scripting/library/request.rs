@@ -6,7 +6,7 @@ use rhai::{
 
 use super::{Checked, responses::refusal};
 use crate::scripting::{
-    runtime::context::{CallContext, runtime_error},
+    runtime::context::{CallContext, runtime_error, too_large},
     values::request::ScriptRequest,
 };
 
@@ -89,7 +89,8 @@ mod functions {
 
     /// The body as a blob. `()` means the resource does not buffer the body.
     ///
-    /// Error: the body is larger than a blob may be. Use `body` or `body_sha256` instead.
+    /// Denies the request if the body is larger than a blob may be. Use `body` or `body_sha256` for
+    /// larger bodies.
     ///
     /// Example: `req.body_bytes.len()`
     #[rhai_fn(get = "body_bytes", pure, return_raw)]
@@ -97,7 +98,7 @@ mod functions {
         match req.body() {
             None => Ok(Dynamic::UNIT),
             Some(bytes) if bytes.len() > max_blob_bytes(context.engine()) => {
-                Err(runtime_error("the body has more bytes than a blob may have"))
+                Err(too_large("the body as a blob (scripts.array_items)"))
             }
             Some(bytes) => Ok(Dynamic::from_blob(bytes.to_vec())),
         }

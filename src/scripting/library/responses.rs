@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, header::CONTENT_TYPE};
-use rhai::{Dynamic, EvalAltResult, INT, ImmutableString, Map, Module, Position, exported_module};
+use rhai::{
+    Dynamic, EvalAltResult, INT, ImmutableString, Map, Module, NativeCallContext, Position,
+    exported_module,
+};
 
 use super::{Checked, encodings};
 use crate::scripting::{
@@ -61,7 +64,11 @@ mod functions {
     ///
     /// Example: `respond(200, #{ hello: identity.name })`
     #[rhai_fn(name = "respond", return_raw)]
-    pub fn respond(status: INT, body: Dynamic) -> Checked<HandlerResponse> {
+    pub fn respond(
+        context: NativeCallContext,
+        status: INT,
+        body: Dynamic,
+    ) -> Checked<HandlerResponse> {
         if body.is_unit() {
             let mut reply =
                 HandlerResponse::new(status, Bytes::new(), "text/plain").map_err(runtime_error)?;
@@ -71,7 +78,7 @@ mod functions {
         if body.is_string() {
             return respond_with_type(status, body, "text/plain; charset=utf-8");
         }
-        let text = encodings::json_of(&body)?;
+        let text = encodings::json_text(&context, &body)?;
         HandlerResponse::new(status, text.into(), "application/json").map_err(runtime_error)
     }
 

@@ -37,11 +37,21 @@ fn sandbox(context: &NativeCallContext) -> Checked<Arc<Sandbox>> {
 
 /// A value as JSON, or its type if it cannot be written as JSON.
 fn describe_value(value: &Dynamic) -> String {
-    if is_plain_data(value, 0) {
-        serde_json::to_string(value).unwrap_or_else(|_| value.type_name().to_owned())
-    } else {
-        value.type_name().to_owned()
+    if value.is_unit() {
+        return "()".to_owned();
     }
+    if !is_plain_data(value, 0) {
+        return value.type_name().to_owned();
+    }
+    if let Ok(items) = value.as_array_ref() {
+        let items: Vec<String> = items.iter().map(describe_value).collect();
+        return format!("[{}]", items.join(","));
+    }
+    if let Ok(map) = value.as_map_ref() {
+        let entries = map.iter().map(|(key, item)| format!("{key:?}:{}", describe_value(item)));
+        return format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
+    }
+    serde_json::to_string(value).unwrap_or_else(|_| value.type_name().to_owned())
 }
 
 #[allow(clippy::unwrap_used, unused_qualifications, reason = "what the macro writes")]

@@ -4,6 +4,7 @@ pub(super) mod source;
 pub(super) mod watch;
 
 use std::{
+    collections::HashSet,
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,8 +14,12 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::{
-    FindMissing, ScriptHost, error::ScriptError, limits::ScriptLimits,
-    runtime::context::HostContext, script::BlockingPool, set::ScriptSet,
+    FindMissing, ScriptHost,
+    error::ScriptError,
+    limits::ScriptLimits,
+    runtime::context::{HostContext, Secrets},
+    script::BlockingPool,
+    set::ScriptSet,
     testing::gate::ScriptTestGate,
 };
 use crate::model::Borrowed;
@@ -39,9 +44,15 @@ struct Loader {
     /// The files of the last attempt to load; `None` means that the files could not be read. Each
     /// attempt holds the lock until its end. Without the lock, an attempt with older files could
     /// end after an attempt with newer files, and replace the newer set.
-    last_sources: Mutex<Option<Vec<SourceFile>>>,
+    last_sources: Mutex<Option<LastSources>>,
     /// The errors of the last attempt, readable while another attempt runs.
     errors: ArcSwap<Vec<ScriptError>>,
+}
+
+/// The files and the secrets of an attempt to load.
+struct LastSources {
+    files: Vec<SourceFile>,
+    secrets: Secrets,
 }
 
 /// A problem with the scripts that an administrator should know of.
@@ -68,6 +79,15 @@ impl fmt::Display for ScriptProblem {
             }
         }
     }
+}
+
+/// The numbers of entries in the tables that all scripts share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScriptTables {
+    /// The ids that `once` remembers.
+    pub once: usize,
+    /// The buckets of `rate_limit`.
+    pub rate_limit: usize,
 }
 
 /// The result of a successful load.
@@ -190,10 +210,36 @@ impl Scripts {
         let set = self.current();
         let scripts = set.scripts();
         let warnings = scripts.iter().flat_map(|script| script.warnings().iter().cloned());
+        let used = self.used_files();
+        let missing = scripts.iter().filter(|script| {
+            !script.needs_record() || used.as_ref().is_none_or(|used| used.contains(script.file()))
+        });
+        let missing = missing.flat_map(|script| script.missing_secrets(script.secrets()));
         let off = scripts.iter().filter(|script| script.is_off());
         let off = off.map(|script| ScriptProblem::SwitchedOff { file: script.file().to_owned() });
         let problems = errors.map(ScriptProblem::NotLoaded).chain(off);
-        problems.chain(warnings.map(ScriptProblem::Warning)).collect()
+        problems.chain(warnings.chain(missing).map(ScriptProblem::Warning)).collect()
+    }
+
+    /// The files of scripts that records refer to; `None` means that there are no records.
+    fn used_files(&self) -> Option<HashSet<String>> {
+        let find = self.0.loader.as_ref()?.find_missing.as_ref()?;
+        // All scripts that records refer to are missing in an empty set.
+        Some(find(&ScriptSet::default()).into_iter().map(|missing| missing.file).collect())
+    }
+
+    /// The folder of the scripts' secrets; `None` means that the secrets never change.
+    pub(super) fn secrets_folder(&self) -> Option<&Path> {
+        self.0.loader.as_ref()?.host.secrets.folder()
+    }
+
+    /// The numbers of entries in the tables that all scripts share.
+    pub fn table_entries(&self) -> ScriptTables {
+        let host = self.0.loader.as_ref().map(|loader| &loader.host);
+        ScriptTables {
+            once: host.map_or(0, |host| host.replay_cache.len()),
+            rate_limit: host.map_or(0, |host| host.rate_limiter.len()),
+        }
     }
 
     /// The folder of scripts.
@@ -219,18 +265,25 @@ impl Loader {
     /// Reads, compiles, checks and tests the folder. The current set stays unchanged.
     fn load(
         &self,
-        last_sources: &mut Option<Vec<SourceFile>>,
+        last_sources: &mut Option<LastSources>,
         if_unchanged: IfUnchanged,
     ) -> Result<NextSet, Vec<ScriptError>> {
         let limits = &self.host.limits;
         let sources = source::read(&self.folder, limits).inspect_err(|_| *last_sources = None)?;
-        let is_new = last_sources.as_ref() != Some(&sources);
+        let secrets = self.host.secrets.read_again().map_err(|message| {
+            *last_sources = None;
+            vec![ScriptError::in_file("scripts.secrets_dir", message)]
+        })?;
+        let is_same = |last: &LastSources| last.files == sources && last.secrets.is_same(&secrets);
+        let is_new = !last_sources.as_ref().is_some_and(is_same);
         if !is_new && if_unchanged == IfUnchanged::Skip {
             let errors = self.errors.load();
             return if errors.is_empty() { Ok(NextSet::Unchanged) } else { Err(errors.to_vec()) };
         }
-        *last_sources = Some(sources.clone());
-        let set = ScriptSet::compile(sources, &self.host, &self.pool)?;
+        *last_sources = Some(LastSources { files: sources.clone(), secrets: secrets.clone() });
+        // The scripts and their secrets are replaced together.
+        let host = Arc::new(self.host.with_secrets(secrets));
+        let set = ScriptSet::compile(sources, &host, &self.pool)?;
         let missing = self.find_missing.as_ref().map(|find| find(&set)).unwrap_or_default();
         if !missing.is_empty() {
             return Err(missing);

@@ -5,8 +5,9 @@ use std::path::Path;
 use super::{LoadSummary, Scripts};
 use crate::{files::Changes, scripting::error::ScriptError};
 
-/// Watches the folder of scripts, and reloads the scripts after changes. Returns only if an error
-/// occurs. Calls `on_reload` after each reload that found changed files or failed.
+/// Watches the folders of scripts and of their secrets, and reloads the scripts after changes.
+/// Returns only if an error occurs. Calls `on_reload` after each reload that found changed files or
+/// failed.
 ///
 /// Changes in quick succession cause a single reload, and reloads do not overlap.
 ///
@@ -20,8 +21,21 @@ pub async fn watch(
         return std::future::pending().await;
     };
     let mut changes = Changes::below(&folder)?;
+    let mut secrets = match scripts.secrets_folder() {
+        Some(folder) => Some(Changes::below(folder)?),
+        None => None,
+    };
     loop {
-        changes.next().await;
+        let secret_changed = async {
+            match &mut secrets {
+                Some(secrets) => secrets.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = changes.next() => {}
+            () = secret_changed => {}
+        }
         let scripts = scripts.clone();
         let reload = tokio::task::spawn_blocking(move || scripts.reload_if_changed());
         match reload.await {

@@ -6,8 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rhai::Dynamic;
+use rhai::{Dynamic, EvalAltResult, Position};
 
+use super::memory;
 use crate::scripting::limits::CallBudget;
 
 /// The budget of the call that runs on this thread.
@@ -17,6 +18,7 @@ struct ActiveBudget {
     deadline: Instant,
     /// How many more lines the call may log.
     log_lines: usize,
+    keys: [&'static str; 2],
 }
 
 thread_local! {
@@ -28,7 +30,7 @@ thread_local! {
 }
 
 /// The clock is read once in this many steps.
-const STRIDE: u64 = 32;
+const STRIDE: u64 = 8;
 
 /// Runs a call within a budget. Calls nest when a test calls `decide()`. The inner call never gets
 /// more time than the outer call has left.
@@ -45,9 +47,9 @@ pub(in crate::scripting) fn run_within<T>(budget: CallBudget, call: impl FnOnce(
     let deadline = now.checked_add(budget.time).unwrap_or(now + Duration::from_secs(86_400));
     let deadline = outer.map_or(deadline, |outer| outer.deadline.min(deadline));
     let _restore = RestoreOuter(outer);
-    let CallBudget { operations, log_lines, .. } = budget;
-    set_active(Some(ActiveBudget { operations, deadline, log_lines }));
-    call()
+    let CallBudget { operations, log_lines, keys, .. } = budget;
+    set_active(Some(ActiveBudget { operations, deadline, log_lines, keys }));
+    memory::with_ledger(call)
 }
 
 fn set_active(budget: Option<ActiveBudget>) {
@@ -73,12 +75,29 @@ pub(in crate::scripting) fn on_progress(operations: u64) -> Option<Dynamic> {
     }
     let budget = ACTIVE.get()?;
     if operations > budget.operations {
-        return Some("takes too many steps".into());
+        return Some(format!("takes too many steps ({})", budget.keys[0]).into());
     }
     if operations.is_multiple_of(STRIDE) && Instant::now() >= budget.deadline {
-        return Some("takes too long".into());
+        return Some(too_long(&budget).into());
     }
     None
+}
+
+fn too_long(budget: &ActiveBudget) -> String {
+    format!("takes too long ({})", budget.keys[1])
+}
+
+/// Looks at the clock, for host functions that take long.
+///
+/// # Errors
+/// The call's time is over.
+pub(in crate::scripting) fn check_time() -> Result<(), Box<EvalAltResult>> {
+    match ACTIVE.get() {
+        Some(budget) if Instant::now() >= budget.deadline => {
+            Err(EvalAltResult::ErrorTerminated(too_long(&budget).into(), Position::NONE).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A host function panicked. The panic hook has printed the panic message.

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     ops::Deref,
+    path::Path,
     sync::Arc,
     time::Instant,
 };
@@ -13,7 +14,8 @@ use arc_swap::ArcSwap;
 use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
 
 use super::{
-    outbox::ScriptOutbox, rate_limiter::RateLimiter, replay_cache::ReplayCache, sandbox::Sandbox,
+    memory_pool::MemoryPool, outbox::ScriptOutbox, rate_limiter::RateLimiter,
+    replay_cache::ReplayCache, sandbox::Sandbox,
 };
 use crate::{
     model::{Clock, Mode, Secret},
@@ -23,23 +25,76 @@ use crate::{
 /// The named secrets of the configuration. Scripts can use these secrets, but cannot read their
 /// text.
 #[derive(Clone, Default)]
-pub struct Secrets(Arc<BTreeMap<String, Arc<Secret>>>);
+pub struct Secrets {
+    by_name: Arc<BTreeMap<String, Arc<Secret>>>,
+    source: Option<SecretSource>,
+}
+
+/// Reads secrets again when the scripts are reloaded.
+#[derive(Clone)]
+struct SecretSource {
+    folder: Arc<Path>,
+    read: Arc<ReadSecrets>,
+}
+
+/// Reads the secrets of a folder, with their names. The error is a sentence for the operator.
+type ReadSecrets = dyn Fn(&Path) -> Result<Vec<(String, Secret)>, String> + Send + Sync;
 
 impl Secrets {
     /// Collects secrets with their names.
     pub fn new(secrets: impl IntoIterator<Item = (String, Secret)>) -> Self {
         let secrets = secrets.into_iter().map(|(name, secret)| (name, Arc::new(secret)));
-        Self(Arc::new(secrets.collect()))
+        Self { by_name: Arc::new(secrets.collect()), source: None }
+    }
+
+    /// Reads the secrets of a folder, now and at each reload of the scripts. A missing folder
+    /// contains no secrets.
+    ///
+    /// # Errors
+    /// The error of `read`, a sentence for the operator.
+    pub fn from_folder(
+        folder: &Path,
+        read: impl Fn(&Path) -> Result<Vec<(String, Secret)>, String> + Send + Sync + 'static,
+    ) -> Result<Self, String> {
+        let source = SecretSource { folder: folder.into(), read: Arc::new(read) };
+        Self { source: Some(source), ..Self::default() }.read_again()
+    }
+
+    /// The secrets as they are now.
+    pub(in crate::scripting) fn read_again(&self) -> Result<Self, String> {
+        let Some(source) = &self.source else { return Ok(self.clone()) };
+        let read = Self::new((source.read)(&source.folder)?);
+        Ok(Self { source: Some(source.clone()), ..read })
+    }
+
+    /// The folder that the secrets are read from; `None` means that they never change.
+    pub(in crate::scripting) fn folder(&self) -> Option<&Path> {
+        self.source.as_ref().map(|source| &*source.folder)
+    }
+
+    /// Whether the names and the texts are equal.
+    pub(in crate::scripting) fn is_same(&self, other: &Self) -> bool {
+        let texts = |secrets: &Self| -> Vec<(String, Arc<Secret>)> {
+            secrets.by_name.iter().map(|(name, text)| (name.clone(), text.clone())).collect()
+        };
+        let (ours, theirs) = (texts(self), texts(other));
+        ours.len() == theirs.len()
+            && ours.iter().zip(&theirs).all(|((a, x), (b, y))| a == b && x.expose() == y.expose())
+    }
+
+    /// Whether there is a secret with this name.
+    pub(in crate::scripting) fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
     }
 
     fn get(&self, name: &str) -> Option<Arc<Secret>> {
-        self.0.get(name).cloned()
+        self.by_name.get(name).cloned()
     }
 }
 
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.by_name.keys()).finish()
     }
 }
 
@@ -54,6 +109,7 @@ pub(in crate::scripting) struct HostContext {
     pub rate_limiter: Arc<RateLimiter>,
     pub replay_cache: Arc<ReplayCache>,
     pub regexes: Arc<RegexCache>,
+    pub memory: Arc<MemoryPool>,
     pub mode: Mode,
     /// The names of the configured webhooks.
     pub webhooks: Arc<[String]>,
@@ -76,6 +132,7 @@ impl HostContext {
             rate_limiter: Arc::new(RateLimiter::new(limits.rate_buckets)),
             replay_cache: Arc::new(ReplayCache::new(limits.replay_ids)),
             regexes: Arc::default(),
+            memory: Arc::new(MemoryPool::new(limits.memory_bytes)),
             mode: Mode::Live,
             webhooks: Arc::default(),
             limits,
@@ -88,6 +145,11 @@ impl HostContext {
     /// these tables.
     pub fn dry_run(&self) -> Self {
         Self { mode: Mode::DryRun, ..self.clone() }
+    }
+
+    /// A copy with other secrets, which shares all tables.
+    pub fn with_secrets(&self, secrets: Secrets) -> Self {
+        Self { secrets, ..self.clone() }
     }
 
     /// The host of one test, without the real records and with separate tables.
@@ -186,6 +248,12 @@ impl Deref for ContextHandle {
 /// An error of a host function, with a sentence for the script's author.
 pub(in crate::scripting) fn runtime_error(message: impl Into<String>) -> Box<EvalAltResult> {
     EvalAltResult::ErrorRuntime(Dynamic::from(message.into()), Position::NONE).into()
+}
+
+/// The error for a value that exceeds a limit of data. Scripts cannot catch this error. `kind`
+/// names the limit, such as "Length of string".
+pub(in crate::scripting) fn too_large(kind: impl Into<String>) -> Box<EvalAltResult> {
+    EvalAltResult::ErrorDataTooLarge(kind.into(), Position::NONE).into()
 }
 
 /// A cache of compiled regular expressions. Scripts use few expressions, so a full cache is simply

@@ -153,10 +153,6 @@ impl EvalState {
         let outcome = context.eval_expression_tree_raw(&Expression::from(&function.body), true);
         outcome.or_else(|error| match *error {
             EvalAltResult::Return(value, _) | EvalAltResult::Exit(value, _) => Ok(value),
-            mut error if error.is_system_exception() => {
-                error.set_position(Position::NONE);
-                Err(error.into())
-            }
             error => Err(error.into()),
         })
     }

@@ -5,16 +5,30 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-use super::replay_cache::short_digest;
+use super::{
+    quota::{Owner, Quotas},
+    replay_cache::short_digest,
+};
 use crate::limits::gcra::{Conformance, Gcra};
 
+/// The minimum time between two searches for empty buckets, in microseconds.
+const SWEEP_INTERVAL: u64 = 1_000_000;
+
 /// Buckets by a digest of their names.
-pub(in crate::scripting) struct RateLimiter {
-    /// The capacity, in buckets.
-    capacity: usize,
-    /// The GCRA theoretical arrival time of each bucket, in microseconds. A time in the past means
-    /// that the bucket is empty.
-    arrivals: Mutex<HashMap<[u8; 16], u64, foldhash::fast::RandomState>>,
+pub(in crate::scripting) struct RateLimiter(Mutex<Buckets>);
+
+struct Buckets {
+    buckets: HashMap<[u8; 16], Bucket, foldhash::fast::RandomState>,
+    quotas: Quotas,
+    /// When empty buckets may be removed again, in microseconds.
+    next_sweep: u64,
+}
+
+struct Bucket {
+    /// The GCRA theoretical arrival time in microseconds. A time in the past means that the bucket
+    /// is empty.
+    arrival: u64,
+    owner: Owner,
 }
 
 /// The limit of a bucket: `count` calls in `seconds`.
@@ -39,40 +53,71 @@ impl BucketRate {
 }
 
 impl RateLimiter {
+    /// A table for so many buckets.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, arrivals: Mutex::default() }
+        let (buckets, quotas) = (HashMap::default(), Quotas::new(capacity));
+        Self(Mutex::new(Buckets { buckets, quotas, next_sweep: 0 }))
     }
 
     /// Whether one more call at `now` (in milliseconds) is within the rate. A rejected call does
     /// not count.
     ///
-    /// While the table is full, calls for new buckets are rejected. Otherwise a client could bypass
-    /// the limit by using many bucket names.
-    pub fn admit(&self, bucket: &str, rate: BucketRate, now: u64) -> bool {
+    /// While the owner's share of the table is full, calls for new buckets are rejected. Otherwise
+    /// a client could bypass the limit by using many bucket names.
+    pub fn admit(&self, bucket: &str, rate: BucketRate, now: u64, owner: Owner) -> bool {
         let (key, now) = (short_digest(bucket), now.saturating_mul(1000));
-        let mut arrivals = self.arrivals.lock();
-        if arrivals.len() >= self.capacity && !arrivals.contains_key(&key) {
-            arrivals.retain(|_, arrival| *arrival > now);
-            if arrivals.len() >= self.capacity {
+        let mut table = self.0.lock();
+        if let Some(bucket) = table.buckets.get_mut(&key) {
+            let next = rate.admit(bucket.arrival, now);
+            bucket.arrival = next.unwrap_or(bucket.arrival);
+            return next.is_some();
+        }
+        if table.quotas.is_full(owner) {
+            table.sweep(now);
+            if table.quotas.is_full(owner) {
                 return false;
             }
         }
-        let arrival = arrivals.entry(key).or_insert(now);
-        let next = rate.admit(*arrival, now);
-        *arrival = next.unwrap_or(*arrival);
+        let next = rate.admit(now, now);
+        table.quotas.add(owner);
+        table.buckets.insert(key, Bucket { arrival: next.unwrap_or(now), owner });
         next.is_some()
     }
 
     /// The result that [`RateLimiter::admit`] would return, without counting the call.
-    pub fn would_admit(&self, bucket: &str, rate: BucketRate, now: u64) -> bool {
+    pub fn would_admit(&self, bucket: &str, rate: BucketRate, now: u64, owner: Owner) -> bool {
         let now = now.saturating_mul(1000);
-        let arrivals = self.arrivals.lock();
-        match arrivals.get(&short_digest(bucket)) {
-            Some(arrival) => rate.admit(*arrival, now).is_some(),
+        let table = self.0.lock();
+        match table.buckets.get(&short_digest(bucket)) {
+            Some(bucket) => rate.admit(bucket.arrival, now).is_some(),
             None => {
-                arrivals.len() < self.capacity || arrivals.values().any(|arrival| *arrival <= now)
+                !table.quotas.is_full(owner)
+                    || table.buckets.values().any(|bucket| bucket.arrival <= now)
             }
         }
+    }
+
+    /// The number of buckets.
+    pub fn len(&self) -> usize {
+        self.0.lock().buckets.len()
+    }
+}
+
+impl Buckets {
+    /// Removes empty buckets, but not at each call, because this takes long.
+    fn sweep(&mut self, now: u64) {
+        if now < self.next_sweep {
+            return;
+        }
+        self.next_sweep = now.saturating_add(SWEEP_INTERVAL);
+        let quotas = &mut self.quotas;
+        self.buckets.retain(|_, bucket| {
+            let is_used = bucket.arrival > now;
+            if !is_used {
+                quotas.remove(bucket.owner);
+            }
+            is_used
+        });
     }
 }
 
@@ -80,35 +125,41 @@ impl RateLimiter {
 mod tests {
     use super::*;
 
+    const OWNER: Owner = Owner { script: 1, client: None };
+
     #[test]
     fn a_bucket_admits_its_count_at_once_and_then_one_call_per_interval() {
         let limiter = RateLimiter::new(10);
         let rate = BucketRate { count: 3, seconds: 30 };
-        let admitted = |now| (0..5).filter(|_| limiter.admit("a", rate, now)).count();
+        let admitted = |now| (0..5).filter(|_| limiter.admit("a", rate, now, OWNER)).count();
         assert_eq!(admitted(0), 3);
         assert_eq!(admitted(9_999), 0);
         assert_eq!(admitted(10_000), 1);
         assert_eq!(admitted(40_000), 3);
-        assert!(limiter.admit("b", rate, 40_000));
+        assert!(limiter.admit("b", rate, 40_000, OWNER));
     }
 
     #[test]
     fn would_admit_counts_nothing() {
-        let limiter = RateLimiter::new(1);
+        let limiter = RateLimiter::new(4);
         let rate = BucketRate { count: 1, seconds: 10 };
-        assert!((0..5).all(|_| limiter.would_admit("a", rate, 0)));
-        assert!(limiter.admit("a", rate, 0));
-        assert!(!limiter.would_admit("a", rate, 0) && !limiter.would_admit("b", rate, 0));
-        assert!(limiter.would_admit("a", rate, 10_000) && limiter.would_admit("b", rate, 10_001));
+        let would_admit = |bucket, now| limiter.would_admit(bucket, rate, now, OWNER);
+        assert!((0..5).all(|_| would_admit("a", 0)));
+        assert!(limiter.admit("a", rate, 0, OWNER));
+        assert!(!would_admit("a", 0) && !would_admit("b", 0));
+        assert!(would_admit("a", 10_000) && would_admit("b", 10_001));
     }
 
     #[test]
     fn many_names_do_not_bypass_the_limit() {
-        let limiter = RateLimiter::new(2);
+        let limiter = RateLimiter::new(8);
         let rate = BucketRate { count: 1, seconds: 10 };
-        assert!(limiter.admit("a", rate, 0) && limiter.admit("b", rate, 0));
-        assert!(!limiter.admit("c", rate, 0), "the table is full");
-        assert!(!limiter.admit("a", rate, 0), "the bucket is still in the table");
-        assert!(limiter.admit("c", rate, 10_001), "the other buckets are empty by now");
+        let admit = |bucket, now| limiter.admit(bucket, rate, now, OWNER);
+        assert!(admit("a", 0) && admit("b", 0));
+        assert!(!admit("c", 0), "the share is full");
+        assert!(!admit("a", 0), "the bucket is still in the table");
+        let other = Owner { script: 2, client: None };
+        assert!(limiter.admit("d", rate, 0, other), "another script has its own share");
+        assert!(admit("c", 10_001), "the other buckets are empty by now");
     }
 }

@@ -72,6 +72,8 @@ pub(in crate::scripting) struct Sandbox {
     secrets: Mutex<BTreeMap<String, Arc<Secret>>>,
     clock: Clock,
     webhooks: ScriptOutbox,
+    /// The lines that the test's functions have logged.
+    log: Mutex<Vec<String>>,
     decide: Decide,
 }
 
@@ -83,6 +85,7 @@ impl Sandbox {
             secrets: Mutex::default(),
             clock: Clock::fixed(INITIAL_TIME),
             webhooks: ScriptOutbox::default(),
+            log: Mutex::default(),
             decide,
         }
     }
@@ -100,6 +103,20 @@ impl Sandbox {
     /// The webhooks that the test's functions requested.
     pub fn webhooks(&self) -> &ScriptOutbox {
         &self.webhooks
+    }
+
+    /// Keeps a line of the log for the test's author. The budget of a call limits the lines.
+    pub fn add_log(&self, line: String) {
+        const MAX_LINES: usize = 256;
+        let mut log = self.log.lock();
+        if log.len() < MAX_LINES {
+            log.push(line);
+        }
+    }
+
+    /// The lines that were logged.
+    pub fn take_log(&self) -> Vec<String> {
+        std::mem::take(&mut self.log.lock())
     }
 
     pub fn users(&self) -> Vec<TestUser> {

@@ -40,6 +40,8 @@ pub struct TestOutcome {
     pub time: Duration,
     /// Why the test failed; `None` means that it passed.
     pub failure: Option<ScriptError>,
+    /// The lines that the test has logged with `log()`.
+    pub log: Vec<String>,
 }
 
 impl CheckedScripts {
@@ -72,12 +74,13 @@ impl CheckedScripts {
                     continue;
                 }
                 let started = Instant::now();
-                let result = self.set.test_one(script, name, &self.limits, Some(gate));
+                let (result, log) = self.set.test_one(script, name, &self.limits, Some(gate));
                 let outcome = TestOutcome {
                     file: script.file().to_owned(),
                     name: name.to_owned(),
                     time: started.elapsed(),
                     failure: result.err(),
+                    log,
                 };
                 on_test(&outcome);
                 outcomes.push(outcome);

@@ -27,7 +27,7 @@ impl ScriptSet {
         let mut failures = Vec::new();
         for script in self.scripts() {
             for name in script.tests() {
-                match self.test_one(script, name, limits, gate) {
+                match self.test_one(script, name, limits, gate).0 {
                     Ok(()) => passed += 1,
                     Err(failure) => failures.push(failure),
                 }
@@ -36,17 +36,14 @@ impl ScriptSet {
         (passed, failures)
     }
 
-    /// Runs one `test_…` function.
-    ///
-    /// # Errors
-    /// The test failed.
+    /// Runs one `test_…` function. Returns the failure, if any, and the lines that were logged.
     pub(in crate::scripting) fn test_one(
         &self,
         script: &Script,
         name: &str,
         limits: &ScriptLimits,
         gate: Option<&Arc<dyn ScriptTestGate>>,
-    ) -> Result<(), ScriptError> {
+    ) -> (Result<(), ScriptError>, Vec<String>) {
         // The sandbox refers to the set, and the set's scripts refer to the sandbox. The sandbox's
         // reference is weak, so that the set is dropped at the end of the test.
         let mut script_under_test = None;
@@ -62,14 +59,14 @@ impl ScriptSet {
         let script = script_under_test.as_ref().unwrap_or(script);
         let ScriptInner { file, text, compiled, .. } = &*script.inner;
         let Some(function) = PreparedFn::find(&compiled.ast, name, 0) else {
-            return Err(ScriptError::in_file(
-                file,
-                format!("{name} failed: the function does not exist"),
-            ));
+            let message = format!("{name} failed: the function does not exist");
+            return (Err(ScriptError::in_file(file, message)), Vec::new());
         };
         let outcome = script.evaluate(&function, [], CallOptions::default(), limits.for_test());
         drop(set);
-        match outcome {
+        let sandbox = script.host.sandbox.as_ref();
+        let log = sandbox.map(|sandbox| sandbox.take_log()).unwrap_or_default();
+        let result = match outcome {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {
                 let (inner, position) = innermost(&error);
@@ -79,7 +76,8 @@ impl ScriptSet {
             Err(_) => {
                 Err(ScriptError::in_file(file, format!("{name} failed: a host function panicked")))
             }
-        }
+        };
+        (result, log)
     }
 }
 

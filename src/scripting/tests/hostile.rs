@@ -64,8 +64,8 @@ async fn each_hostile_script_fails() {
         let start = Instant::now();
         let outcome = permit(body).await;
         let message = match &outcome {
-            Err(Fault::Failed { detail }) => detail.as_str(),
-            _ => "",
+            Err(fault) => fault.detail().unwrap_or_default(),
+            Ok(_) => "",
         };
         let is_right =
             message.starts_with("hooks.rhai") && message.to_lowercase().contains(expected);
@@ -148,8 +148,8 @@ fn deepest_recursion_fits_on_the_stack() {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let outcome =
                 runtime.block_on(script.on_permit(&req(), &llama_identity(), &resource()));
-            let is_stopped =
-                matches!(&outcome, Err(Fault::Failed { detail }) if detail.contains("too"));
+            let detail = outcome.as_ref().err().and_then(Fault::detail);
+            let is_stopped = detail.is_some_and(|detail| detail.contains("too"));
             assert!(is_stopped, "{text}: {outcome:?}");
         });
         thread.unwrap().join().unwrap();
@@ -225,8 +225,8 @@ async fn budget_errors_cannot_be_caught() {
 }
 
 #[tokio::test]
-async fn script_that_exceeds_its_budget_often_is_switched_off_until_a_reload() {
-    let limits = ScriptLimits { strikes: 3, ..limits() };
+async fn script_that_exceeds_its_budget_for_several_clients_is_off_until_a_reload() {
+    let limits = ScriptLimits { strikes: 3, strike_clients: 2, ..limits() };
     let text = "fn on_request(req) { if req.param(\"spin\") != () { loop {} } }";
     let folder =
         Folder::of(&[("hooks.rhai", text), ("resources/calm.rhai", "fn on_request(req) {}")]);
@@ -234,10 +234,23 @@ async fn script_that_exceeds_its_budget_often_is_switched_off_until_a_reload() {
     let spin = req().changed(|parts| parts.query = Some("spin".into()));
     let set = scripts.current();
     let script = set.hooks(Function::OnRequest, None).next().unwrap();
-    for _ in 0..3 {
-        assert!(scripts.problems().is_empty());
-        script.on_request(&req()).await.unwrap();
-        assert!(detail(script.on_request(&spin).await).contains("too many steps"));
+    let from = |req: &ScriptRequest, number: u8| {
+        req.changed(|parts| parts.client = [192, 0, 2, number].into())
+    };
+    for client in [1, 2] {
+        for _ in 0..3 {
+            assert!(scripts.problems().is_empty());
+            script.on_request(&from(&req(), client)).await.unwrap();
+            let message = detail(script.on_request(&from(&spin, client)).await);
+            assert!(message.starts_with("hooks.rhai:1:"), "{message}");
+            let expected = "on_request takes too many steps (scripts.operations)";
+            assert!(message.contains(expected), "{message}");
+        }
+        if client == 1 {
+            let shut_out = script.on_request(&from(&req(), client)).await;
+            assert!(matches!(shut_out, Err(Fault::ShutOut { .. })), "{shut_out:?}");
+            script.on_request(&req()).await.unwrap();
+        }
     }
     assert!(detail(script.on_request(&req()).await).contains("switched off"));
     assert_eq!(scripts.problems(), [ScriptProblem::SwitchedOff { file: "hooks.rhai".into() }]);

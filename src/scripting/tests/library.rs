@@ -122,7 +122,7 @@ async fn errors_of_functions_name_the_problem() {
 async fn counters_survive_a_reload_and_reject_when_full() {
     let text = "fn on_permit(req, identity, resource) { once(req.param(\"id\"), 60) && rate_limit(req.param(\"id\"), 1, 60) }";
     let folder = Folder::of(&[("hooks.rhai", text)]);
-    let limits = ScriptLimits { replay_ids: 2, ..limits() };
+    let limits = ScriptLimits { replay_ids: 16, ..limits() };
     let scripts = folder.load_with(limits, host()).unwrap();
     let ask = async |id: &str| {
         let set = scripts.current();
@@ -134,7 +134,7 @@ async fn counters_survive_a_reload_and_reject_when_full() {
     scripts.reload().unwrap();
     assert_eq!(ask("a").await, PermitResult::Refused, "a replayed id stays known after a reload");
     assert_eq!(ask("b").await, PermitResult::Granted);
-    assert_eq!(ask("c").await, PermitResult::Refused, "the table is full");
+    assert_eq!(ask("c").await, PermitResult::Refused, "the share is full");
 }
 
 #[tokio::test]

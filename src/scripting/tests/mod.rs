@@ -4,6 +4,7 @@ mod blocking;
 mod hostile;
 mod library;
 mod loading;
+mod natives;
 mod return_values;
 mod reused_calls;
 mod script_tests;

@@ -114,7 +114,7 @@ fn decide_uses_the_scripts_under_test() {
     let first = Arc::downgrade(&scripts.current());
     folder.write("auth/a.rhai", text("llama"));
     let problems = scripts.reload().unwrap_err();
-    assert!(problems[0].to_string().contains("null is not \"alpaca\""), "{}", problems[0]);
+    assert!(problems[0].to_string().contains("() is not \"alpaca\""), "{}", problems[0]);
     folder.write("auth/a.rhai", text("ALPACA"));
     scripts.reload().unwrap();
     assert!(first.upgrade().is_none(), "the tests of a set hold the set");

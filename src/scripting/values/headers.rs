@@ -90,3 +90,9 @@ pub(in crate::scripting) fn read(map: &Map) -> Result<HeaderMap, String> {
 fn clip(text: &str) -> String {
     text.chars().take(64).collect()
 }
+
+/// The size of the largest header field, with all its values.
+pub(super) fn largest_field(headers: &HeaderMap) -> usize {
+    let size = |name| headers.get_all(name).iter().map(HeaderValue::len).sum();
+    headers.keys().map(size).max().unwrap_or(0)
+}

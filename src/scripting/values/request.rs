@@ -14,6 +14,7 @@ use rhai::{Dynamic, ImmutableString};
 
 use super::{
     credential::CredentialDeclaration,
+    headers,
     reads::{ReadLog, Recording},
 };
 use crate::model::CredentialParts;
@@ -85,6 +86,24 @@ impl ScriptRequest {
     /// The contents.
     pub fn parts(&self) -> &RequestParts {
         &self.0.parts
+    }
+
+    /// Whether a header field is the largest part of the request, and not small.
+    pub(in crate::scripting) fn is_header_largest(&self) -> bool {
+        const SMALL: usize = 1024;
+        let (is_header, size) = self.largest_part();
+        is_header && size > SMALL
+    }
+
+    /// The size of the largest of path, query, body and header fields, and whether it is a header
+    /// field. Several values of one header field count as one.
+    pub(in crate::scripting) fn largest_part(&self) -> (bool, usize) {
+        let parts = &self.0.parts;
+        let query = parts.query.as_ref().map_or(0, String::len);
+        let body = parts.body.as_ref().map_or(0, Bytes::len);
+        let other = query.max(body).max(parts.path.len());
+        let header = headers::largest_field(&parts.headers);
+        (header > other, header.max(other))
     }
 
     /// A changed copy without notes, for tests.

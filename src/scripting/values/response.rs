@@ -106,6 +106,13 @@ impl ScriptResponse {
         self.0.lock()
     }
 
+    /// The size of the body or of the largest header field, in bytes.
+    pub(in crate::scripting) fn largest_part(&self) -> usize {
+        let parts = self.lock();
+        let body = parts.body.as_ref().map_or(0, Bytes::len);
+        body.max(headers::largest_field(&parts.headers))
+    }
+
     pub(in crate::scripting) fn set_status(&self, status: i64) -> Result<(), String> {
         self.lock().status = response_status(status)?;
         Ok(())

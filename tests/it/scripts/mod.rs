@@ -3,10 +3,12 @@
 
 mod examples;
 mod fail_closed;
+mod hostile_clients;
 mod keys;
 mod loading;
 mod reload;
 mod responses;
+mod shares;
 mod signed;
 mod tokens;
 
