@@ -123,6 +123,7 @@ pub(super) async fn delete<T: Editable>(
     request: ApiRequest<'_>,
 ) -> Result<PayloadResponse, Denial> {
     let before = get::<T>(&id, &request)?;
+    T::check_write(&request, Some(&before.record), None)?;
     let expected = request.expected_revision(|| Some(before.revision))?.unwrap_or(before.revision);
     request.accounts.delete::<T>(&id, Some(expected)).await.map_err(response::denial)?;
     Ok(response::no_content())

@@ -11,6 +11,7 @@ use super::{
     response,
 };
 use crate::{
+    accounts::PolicyRecord as _,
     model::{
         Ambiguous, BodyLimit, BodyRules, Cors, ForwardedField, Handler, MethodRules, PathOptions,
         PermissionSource, PreflightMode, Protocol, Proxy, Resource, Respond, Rules,
@@ -59,6 +60,8 @@ impl Editable for Resource {
         before: Option<&Self>,
         after: Option<&Self>,
     ) -> Result<(), Denial> {
+        // A client that may not make the change at all learns nothing about other resources.
+        Self::check_authority(&request.accounts, before, after).map_err(response::denial)?;
         let query = request.head.uri.query().unwrap_or_default();
         let mut parameters = form_urlencoded::parse(query.as_bytes());
         let is_known = parameters.any(|(name, value)| name == OPENS_GUARDED && value == "true");

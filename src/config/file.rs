@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::{
     background::{BackupSection, WebhookSection},
+    log::LogSection,
     upstreams::ProxySection,
     verify::VerifySection,
 };
@@ -355,23 +356,6 @@ pub struct EventsSection {
     pub webhook_retry_seconds: i64,
 }
 
-/// `[log]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogSection {
-    /// The log level (error, warn, info, debug, trace, off), or directives such as
-    /// "info,keyward=debug".
-    pub level: String,
-    /// The format of a log line: "text" for people, "json" for programs.
-    #[schemars(extend("enum" = ["text", "json"]))]
-    pub format: String,
-    /// Which lines about refused clients are logged: "sampled" or "all". "sampled" means that of the
-    /// lines with one code from one network, the first in each minute and then every hundredth is
-    /// logged, and at most 600 lines a minute.
-    #[schemars(extend("enum" = ["sampled", "all"]))]
-    pub clients: String,
-}
-
 impl Default for ServerSection {
     fn default() -> Self {
         Self {
@@ -508,11 +492,5 @@ impl Default for EventsSection {
             webhook_tries: 8,
             webhook_retry_seconds: 5,
         }
-    }
-}
-
-impl Default for LogSection {
-    fn default() -> Self {
-        Self { level: "info".into(), format: "text".into(), clients: "sampled".into() }
     }
 }

@@ -387,7 +387,7 @@ mod tests {
             assert_eq!(added(&guard, open(path)), [""; 0], "{path}");
         }
         let strict = resource("strict", "/a/b", "GET", "*");
-        assert_eq!(added(&guard, strict.clone()), [""; 0]);
+        assert_eq!(added(&guard, strict), [""; 0]);
         let other = resource("other", "/a/b", "GET", "partners");
         assert_eq!(added(&guard, other.clone()), [""; 0]);
         assert_eq!(added(&resource("guard", "/a/{*rest}", "GET", "staff"), other).len(), 1);
@@ -435,7 +435,7 @@ mod tests {
         let disabled = Resource { enabled: false, ..guard.clone() };
         assert_eq!(opened(&both, &[disabled, public.clone()]), gone);
         let moved = Resource { path: Some("/b/{*rest}".into()), ..guard.clone() };
-        assert_eq!(opened(&both, &[moved, public.clone()]), gone);
+        assert_eq!(opened(&both, &[moved, public]), gone);
         // A resource inside the guarded paths becomes more open, or is already open.
         let inside = resource("inside", "/a/b", "GET", "*");
         let open = resource("inside", "/a/b", "GET", "anonymous");

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::gcra::{Conformance, Gcra};
-use crate::model::fold;
+use crate::model::{client_network, fold};
 
 /// The number of shards of the table. A thread waits only for threads that use the same shard.
 const SHARDS: usize = 16;
@@ -151,7 +151,7 @@ impl FailureLimiter {
         if self.is_exempt(client) || (limits.passwords, limits.passwords_per_address) == (0, 0) {
             return Ok(PasswordAttempt(None));
         }
-        let network = network(client);
+        let network = client_network(client);
         let client = |user| ClientKey { credential: CredentialKind::Password, network, user };
         let user = self.hasher.hash_one(fold(user));
         let counters =
@@ -267,8 +267,8 @@ impl FailureLimiter {
         None
     }
 
-    /// Takes back a failure that [`FailureLimiter::count`] counted before a check, because the check
-    /// has ended. A wrong credential is counted again with its denial.
+    /// Takes back a failure that [`FailureLimiter::count`] counted before a check, because the
+    /// check has ended. A wrong credential is counted again with its denial.
     pub fn uncount(&self, client: IpAddr) {
         let limit = self.limits.per_address;
         if limit > 0 && !self.is_exempt(client) {
@@ -338,17 +338,7 @@ impl FailureLimiter {
 impl ClientKey {
     /// The key of the entry that counts wrong credentials of any kind.
     fn any(client: IpAddr) -> Self {
-        Self { credential: CredentialKind::Any, network: network(client), user: None }
-    }
-}
-
-/// The client's address as a number: an IPv4 address as an IPv4-mapped IPv6 address, an IPv6
-/// address reduced to its /64 network.
-pub(crate) fn network(client: IpAddr) -> u128 {
-    const NETWORK: u128 = u128::MAX << 64;
-    match client.to_canonical() {
-        IpAddr::V4(address) => u128::from(address.to_ipv6_mapped()),
-        IpAddr::V6(address) => u128::from(address) & NETWORK,
+        Self { credential: CredentialKind::Any, network: client_network(client), user: None }
     }
 }
 

@@ -21,6 +21,5 @@ pub use denial_log::{
     DenialEntry, DenialLimits, DenialLogging, DeniedRequest, Object, PendingDenials, Subject,
     Summary, SummaryDue, Verification,
 };
-pub(crate) use failures::network as client_network;
 pub use failures::{FailureKind, FailureLimits, LimitExceeded, PasswordAttempt, RetryAfter};
 pub use usage::{Unwritten, Used};

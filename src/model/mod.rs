@@ -5,6 +5,7 @@
 
 mod application;
 mod audit;
+mod client;
 mod credential;
 mod entropy;
 mod ids;
@@ -23,6 +24,7 @@ mod violation;
 
 pub use application::{Application, AuthType, Detail, KeySource};
 pub use audit::{Act, Actor, AuditEntry, OperatorProcess, SECRET_PLACEHOLDER};
+pub(crate) use client::client_network;
 pub use credential::{
     CredentialParts, has_similar_prefix, is_similar, is_similar_parameter, title,
 };

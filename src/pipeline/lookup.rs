@@ -148,8 +148,8 @@ pub async fn find<'a>(
 }
 
 /// Returns the indexed key if the user may use this key, and otherwise the user's keys with slow
-/// digests. `user_name` is the name that the client presented. The indexed key may be another user's, because two users may have imported keys with
-/// the same text.
+/// digests. `user_name` is the name that the client presented. The indexed key may be another
+/// user's, because two users may have imported keys with the same text.
 fn or_slow_keys(
     indexed: Option<(KeyId, CachedKey)>,
     gate: &Gate,

@@ -91,7 +91,7 @@ impl<'a> Caller<'a> {
     }
 
     /// The request that is to blame for values that are too large.
-    fn to_blame(&self) -> Option<&'a ScriptRequest> {
+    fn blamed(&self) -> Option<&'a ScriptRequest> {
         let size = self.response.map_or(0, ScriptResponse::largest_part);
         self.input.filter(|request| request.largest_part().1 >= size)
     }
@@ -367,7 +367,7 @@ impl Script {
             probe.succeed();
             tracing::info!(script = self.inner.file, "the script is switched on again");
         }
-        outcome.map_err(|failure| match (failure, caller.to_blame()) {
+        outcome.map_err(|failure| match (failure, caller.blamed()) {
             (CallFailure::TooLarge(detail), Some(request)) => {
                 let status = if request.is_header_largest() {
                     StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE

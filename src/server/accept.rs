@@ -38,6 +38,7 @@ use super::{
         tracked_body::TrackedBody,
     },
     listener::{AcceptRules, Blame, FailedHandshake, Listener, Peer},
+    peers::PeerConnection,
     proxy_protocol::ProxyHeaderError,
 };
 use crate::handlers::PassThrough;
@@ -151,11 +152,20 @@ pub async fn serve<S: Service>(
 async fn accept(
     listener: &Listener,
     connections: &Arc<Semaphore>,
-) -> io::Result<(Socket, Peer, OwnedSemaphorePermit)> {
-    let (socket, peer) = listener.accept().await?;
+) -> io::Result<(Socket, Peer, ConnectionPermit)> {
+    let (socket, peer, counted) = loop {
+        let (socket, peer) = listener.accept().await?;
+        match listener.admit(&peer) {
+            Some(counted) => break (socket, peer, counted),
+            None => tracing::debug!(
+                client = %peer.client(),
+                "a connection was closed: its address has too many connections"
+            ),
+        }
+    };
     // This cannot fail, because the semaphore is never closed.
     let permit = connections.clone().acquire_owned().await.map_err(io::Error::other)?;
-    Ok((socket, peer, permit))
+    Ok((socket, peer, ConnectionPermit { _permit: permit, _counted: counted }))
 }
 
 fn builder(limits: &ConnectionLimits) -> auto::Builder<StreamExecutor> {
@@ -181,7 +191,13 @@ struct AcceptedConnection {
     peer: Peer,
     rules: AcceptRules,
     limits: ConnectionLimits,
-    permit: OwnedSemaphorePermit,
+    permit: ConnectionPermit,
+}
+
+/// The places that a connection takes in the limits of its listener.
+struct ConnectionPermit {
+    _permit: OwnedSemaphorePermit,
+    _counted: PeerConnection,
 }
 
 impl AcceptedConnection {

@@ -17,6 +17,7 @@ use super::{
         io::{Socket, TlsIo},
         timeouts::ConnectionTimeouts,
     },
+    peers::{PeerConnection, PeerLimit},
     proxy_protocol::{self, ProxyHeaderError},
 };
 use crate::{handlers::UrlScheme, http::forwarded::is_among, tls::Certificates};
@@ -34,6 +35,7 @@ pub enum BoundSocket {
 pub struct Listener {
     socket: BoundSocket,
     rules: AcceptRules,
+    peers: PeerLimit,
 }
 
 /// The handshake that a connection needs before its first request. Cheap to clone.
@@ -110,7 +112,7 @@ impl BoundSocket {
 
 impl From<BoundSocket> for Listener {
     fn from(socket: BoundSocket) -> Self {
-        Self { socket, rules: AcceptRules::default() }
+        Self { socket, rules: AcceptRules::default(), peers: PeerLimit::none() }
     }
 }
 
@@ -128,6 +130,18 @@ impl Listener {
     pub fn with_proxy_protocol(mut self, proxies: impl IntoIterator<Item = IpNet>) -> Self {
         self.rules.proxies = Some(proxies.into_iter().collect());
         self
+    }
+
+    /// Limits how many open connections one address may have.
+    #[must_use]
+    pub fn with_peer_limit(mut self, peers: PeerLimit) -> Self {
+        self.peers = peers;
+        self
+    }
+
+    /// Counts a connection of this peer. `None` means that its address has too many.
+    pub(super) fn admit(&self, peer: &Peer) -> Option<PeerConnection> {
+        self.peers.admit(peer.address.map(|address| address.ip()))
     }
 
     pub(super) fn rules(&self) -> &AcceptRules {

@@ -1,12 +1,12 @@
-//! Counts the open connections of each address, so that one address cannot take all connections of a
-//! listener.
+//! Counts the open connections of each address, so that one address cannot take all connections of
+//! a listener.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
 
-use crate::limits::client_network;
+use crate::model::client_network;
 
 /// The maximum number of open connections of one address at a listener. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -28,8 +28,8 @@ pub(super) struct PeerConnection {
 }
 
 impl PeerLimit {
-    /// A limit of `max` connections. An IPv6 address is reduced to its /64 network. The addresses in
-    /// `exempt`, such as trusted proxies, have no limit.
+    /// A limit of `max` connections. An IPv6 address is reduced to its /64 network. The addresses
+    /// in `exempt`, such as trusted proxies, have no limit.
     pub fn new(max: usize, exempt: impl IntoIterator<Item = IpNet>) -> Self {
         let exempt = exempt.into_iter().collect();
         Self(Arc::new(Peers { max, exempt, open: Mutex::default() }))

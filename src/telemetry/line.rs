@@ -1,4 +1,5 @@
-//! The last step of each log line: no key, and no more than a few kilobytes, whatever a client sent.
+//! The last step of each log line: it contains no key, and no more than a few kilobytes, whatever a
+//! client sent.
 
 use std::{
     borrow::Cow,
@@ -8,8 +9,16 @@ use std::{
 use serde_json::Value;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::LogFormat;
 use crate::model::redact_keys;
+
+/// The format of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
 
 /// The maximum length of a line, in bytes.
 const LINE_BYTES: usize = 4096;

@@ -11,18 +11,9 @@ use tracing_subscriber::{
 };
 
 use super::{
-    line::FinishedLines,
+    line::{FinishedLines, LogFormat},
     sampling::{ClientLines, ClientSampler, UnloggedLines},
 };
-
-/// The format of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object per line.
-    Json,
-}
 
 /// Starts logging for the whole process. `directives` are those of [`EnvFilter`]. Returns the count
 /// of the lines that are left out.

@@ -4,5 +4,6 @@ mod line;
 mod logs;
 mod sampling;
 
-pub use logs::{LogFormat, start_logs};
+pub use line::LogFormat;
+pub use logs::start_logs;
 pub use sampling::{ClientLines, UnloggedLines};

@@ -1,8 +1,8 @@
 //! Samples the log lines that clients cause, so that a flood of requests does not fill the disk.
 //!
-//! A line with the field `client` is about a client. Of the lines with one code from one network, the
-//! first in each minute is logged, and after it every hundredth. All these lines together have a
-//! limit a minute.
+//! A line with the field `client` is about a client. Of the lines with one code from one network,
+//! the first in each minute is logged, and after it every hundredth. All these lines together have
+//! a limit a minute.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,7 @@ use tracing::{
 };
 use tracing_subscriber::layer::{Context, Filter};
 
-use crate::limits::client_network;
+use crate::model::client_network;
 
 /// Each of this many lines of one kind is logged.
 const INTERVAL: u64 = 100;

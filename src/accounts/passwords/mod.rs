@@ -15,10 +15,7 @@ use self::{
     digest_formats::DigestFormat,
     queue::{FairQueue, Party, Slot},
 };
-use crate::{
-    limits::client_network,
-    model::{Entropy, PasswordDigest, Secret, fold},
-};
+use crate::model::{Entropy, PasswordDigest, Secret, client_network, fold};
 use argon2::{
     Argon2,
     password_hash::{PasswordHasher, phc::PasswordHash},

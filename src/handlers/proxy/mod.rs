@@ -14,7 +14,6 @@ mod networks;
 mod outgoing;
 mod tunnel;
 mod upload;
-mod upload_limits;
 mod upstreams;
 
 use std::{sync::Arc, time::Duration};

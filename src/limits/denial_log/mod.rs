@@ -22,10 +22,9 @@ use parking_lot::Mutex;
 
 use super::{
     Now,
-    failures::network,
     gcra::{Conformance, Gcra},
 };
-use crate::model::{KeyId, Timestamp};
+use crate::model::{KeyId, Timestamp, client_network};
 
 /// The number of shards of the table. A thread waits only for threads that use the same shard.
 const SHARDS: usize = 16;
@@ -241,7 +240,7 @@ impl DenialLog {
     fn sample(&self, denial: &DeniedRequest<'_>, interval: u64, now: Now) -> Sample {
         let kind = DenialKind {
             code_and_application: self.hasher.hash_one((denial.code, denial.application)),
-            network: network(denial.client),
+            network: client_network(denial.client),
             names_existing_user: denial.subject.uid.is_some(),
         };
         let mut shard = self.shards[self.hasher.hash_one(kind) as usize % SHARDS].lock();

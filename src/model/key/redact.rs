@@ -1,8 +1,8 @@
 //! Removes keys from text that is not secret, such as a log line: in clear text, inside Base64
 //! credentials, and with percent-encoding.
 //!
-//! Unlike the scanner for leaked keys, this also removes text that only looks like a key: a key with
-//! a typing error still contains most of its secret.
+//! Unlike the scanner for leaked keys, this also removes text that only looks like a key: a key
+//! with a typing error still contains most of its secret.
 
 use std::{borrow::Cow, ops::Range};
 

@@ -200,8 +200,8 @@ fn encoded_keys(run: &[u8]) -> Vec<Hit> {
     hits
 }
 
-/// The possible contents of a run of Base64 in either alphabet. The Base64 text can begin within the
-/// run, after a part of a path or a name, so all four positions of its first byte are tried.
+/// The possible contents of a run of Base64 in either alphabet. The Base64 text can begin within
+/// the run, after a part of a path or a name, so all four positions of its first byte are tried.
 pub(super) fn decoded_runs(run: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let is_url_safe = run.iter().any(|b| b"-_".contains(b));
     let alphabet = if is_url_safe { &URL_SAFE } else { &STANDARD };

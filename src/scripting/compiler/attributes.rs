@@ -65,10 +65,10 @@ pub(super) fn check_reads(
     functions.walk(&mut |path: &[ASTNode<'_>]| {
         let Some(ASTNode::Expr(expression)) = path.last() else { return true };
         match read(expression, constants) {
-            Some(Read::Named(name, position)) => {
-                if !declared.credentials.contains(&name) && !declared.plain.contains(&name) {
-                    report(position, undeclared(&name));
-                }
+            Some(Read::Named(name, position))
+                if !declared.credentials.contains(&name) && !declared.plain.contains(&name) =>
+            {
+                report(position, undeclared(&name));
             }
             Some(Read::Unnamed(position)) if !declared.is_explicit => {
                 report(position, unnamed());

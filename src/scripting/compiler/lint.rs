@@ -11,7 +11,10 @@ use crate::{
 /// The properties of the values that Keyward passes to functions under these names.
 const PROPERTIES: &[(&str, &[&str])] = &[
     ("req", &["method", "path", "query", "client", "host", "body", "body_bytes", "body_sha256"]),
-    ("identity", &["is_anonymous", "uid", "name", "roles", "key_id", "application", "attributes"]),
+    (
+        "identity",
+        &["is_anonymous", "uid", "name", "roles", "key_id", "application", "attributes", "scopes"],
+    ),
     ("user", &["uid", "name", "is_active", "roles", "attributes"]),
 ];
 

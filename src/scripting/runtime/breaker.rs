@@ -12,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    limits::client_network,
+    model::client_network,
     scripting::{entry_points::Function, limits::ScriptLimits},
 };
 

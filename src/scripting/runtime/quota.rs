@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, collections::HashMap, net::IpAddr};
 
-use crate::limits::client_network;
+use crate::model::client_network;
 
 /// A script may use one table entry in so many.
 const SCRIPT_SHARE: usize = 4;

@@ -1,6 +1,8 @@
 //! Tests of Envoy over gRPC: the same decisions as at `/-/verify/envoy`, and no decision for
 //! malformed calls.
 
+mod health;
+
 use ::http::{HeaderMap as Fields, Method};
 use http_body_util::Full;
 use hyper::client::conn::http2;
@@ -19,7 +21,6 @@ use crate::{
         Verify,
         verify::envoy::{
             Envoy,
-            health::{self, HealthCheckRequest, HealthCheckResponse},
             messages::{
                 Address, Allowed, AppendAction, AttributeRequest, Attributes, CheckRequest,
                 CheckResponse, Denied, HeaderMap, HeaderValue, HttpRequest, HttpResponse, Node,
@@ -489,31 +490,4 @@ async fn described_head_larger_than_the_limits_is_denied() {
     }
     let fits = [credential, ("x", &long[..12_000])];
     allowed(fixture.call(check_request("GET", "/orders/1", &fits, "203.0.113.7")).await);
-}
-
-/// The health of a service, or the code of the failed call.
-async fn health_of(fixture: &EnvoyFixture, service: &str) -> Result<i32, String> {
-    let message = HealthCheckRequest { service: service.into() }.encode_to_vec();
-    let mut request = call(&framed(&message));
-    *request.uri_mut() = format!("http://keyward{}", health::CHECK).parse().unwrap();
-    let io = TokioIo::new(TcpStream::connect(fixture.grpc).await.unwrap());
-    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
-    tokio::spawn(connection);
-    let (head, body) = sender.send_request(request).await.unwrap().into_parts();
-    let bytes = body.collect().await.unwrap().to_bytes();
-    match head.headers.get("grpc-status") {
-        Some(code) => Err(code.to_str().unwrap().to_owned()),
-        None => Ok(HealthCheckResponse::decode(&bytes[5..]).unwrap().status),
-    }
-}
-
-#[tokio::test]
-async fn health_check_says_that_the_server_is_serving() {
-    for network in ["127.0.0.0/8", "203.0.113.0/24"] {
-        let fixture = EnvoyFixture::trusting(network).await;
-        for service in ["", "envoy.service.auth.v3.Authorization"] {
-            assert_eq!(health_of(&fixture, service).await, Ok(1), "{service}");
-        }
-        assert_eq!(health_of(&fixture, "other").await, Err("5".to_owned()));
-    }
 }

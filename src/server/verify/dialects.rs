@@ -105,7 +105,11 @@ impl Dialect {
         let [methods, targets, hosts] = self.fields();
         let client = fields.client(&parts.headers, trusted)?;
         let method = match methods.first() {
-            None => parts.method.clone(),
+            None => {
+                let mut method = parts.method.clone();
+                method::normalise(&mut method);
+                method
+            }
             Some(first) => {
                 let name = first.name();
                 let (_, text) = fields.agreed(methods)?.ok_or(ReportError::Missing(name))?;

@@ -121,7 +121,7 @@ fn application_with_a_script_shows_where_the_script_looks_for_the_credential() {
     let shown = server.site.json(&["app", "show", "query"]);
     assert_eq!(shown["challenge"], "query_key realm=\"A \\\"realm\\\"\", query=\"api_key\"");
     // A client may send the record back as it was.
-    let mut copy = shown.clone();
+    let mut copy = shown;
     copy["id"] = "copy".into();
     let created = server.admin_api("POST", "/api/v1/applications").json(&copy).send();
     assert_eq!(created.status, 201, "{}", created.body);

@@ -181,8 +181,8 @@ fn client_that_exceeds_the_budget_is_shut_out_alone() {
     // The client's address comes from a proxy in front.
     let send = |client: &str, target: &str| {
         let key = server.admin_credential();
-        let request = server.request("GET", "/-/verify").header("API-KEY", &key);
-        let request = request.header("X-Forwarded-Method", "GET");
+        let request = server.verify_request("GET", "/-/verify").header("API-KEY", &key);
+        let request = request.header("X-Forwarded-Method", "GET").header("X-Forwarded-Host", "x");
         let request = request.header("X-Forwarded-Uri", target).header("X-Forwarded-For", client);
         let response = request.send();
         if response.status == 200 { (200, String::new()) } else { status_and_code(&response) }
@@ -214,8 +214,11 @@ fn too_large_request_is_refused_behind_another_proxy() {
     create_resource(&server, "all", "/all/{*rest}", json!({}));
     let verify = |target: &str, list: &str| {
         let key = server.admin_credential();
-        let request = server.request("GET", "/-/verify").header("API-KEY", &key);
-        let request = request.header("X-Forwarded-Method", "GET").header("X-List", list);
+        let request = server.verify_request("GET", "/-/verify").header("API-KEY", &key);
+        let request = request
+            .header("X-Forwarded-Method", "GET")
+            .header("X-Forwarded-Host", "x")
+            .header("X-List", list);
         request.header("X-Forwarded-Uri", target).header("X-Forwarded-For", "192.0.2.1").send()
     };
     for (target, list, _) in large_requests("/all/x") {

@@ -32,7 +32,7 @@ use crate::{
     },
     handlers::Handlers,
     pipeline::Gate,
-    server::{BoundSocket, ConnectionLimits, Listener, Public, Verify, serve},
+    server::{BoundSocket, ConnectionLimits, Listener, PeerLimit, Public, Verify, serve},
     telemetry::{UnloggedLines, start_logs},
     webhooks::Sender,
 };
@@ -292,12 +292,16 @@ async fn serve_all(
     // prevent an administrator from revoking a key.
     let admin_connections = Arc::new(Semaphore::new(budget.admin));
     let connection_limits = connection_limits(settings);
+    // One address gets half of a listener's connections. The workers share the count.
+    let trusted = settings.server.trusted_proxies.iter().copied();
+    let public_peers = PeerLimit::new(budget.public.div_ceil(2), trusted);
     let serve_public = {
         let (settings, certificate) = (settings.server.clone(), certificates.public.clone());
         let (limits, connections) = (connection_limits.clone(), connections.clone());
         let stop = stop.clone();
         move |socket| {
             let listener = public_listener(&settings, socket).with_tls(certificate.clone());
+            let listener = listener.with_peer_limit(public_peers.clone());
             let (limits, connections) = (limits.clone(), connections.clone());
             serve(listener, limits, connections, service.clone(), stopped(stop.clone()))
         }
@@ -311,7 +315,9 @@ async fn serve_all(
         budget.verify,
         stop.clone(),
     ));
-    let admin = Listener::from(admin).with_tls(certificates.admin.clone());
+    let admin_peers = PeerLimit::new(budget.admin.div_ceil(2), []);
+    let admin =
+        Listener::from(admin).with_tls(certificates.admin.clone()).with_peer_limit(admin_peers);
     let scripts = tokio::spawn(scripts::reload_on_change(scripts, signals.scripts));
     let certificates = tokio::spawn(certificates.reload_on_change(signals.certificates));
     let cli_socket = async {

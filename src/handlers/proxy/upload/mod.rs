@@ -1,5 +1,7 @@
 //! Streams a request's body to an upstream, and tracks its progress.
 
+mod limits;
+
 use std::{
     pin::Pin,
     sync::{
@@ -16,10 +18,10 @@ use hyper::body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
+use self::limits::{Exceeded, UploadLimits};
 use super::{
     activity::LastActivity,
     headers::{is_forbidden_trailer, is_reserved},
-    upload_limits::{Exceeded, UploadLimits},
 };
 use crate::{
     handlers::{
