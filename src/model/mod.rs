@@ -17,7 +17,6 @@ mod resource;
 mod role;
 mod secret;
 mod span;
-mod suggest;
 mod time;
 mod user;
 mod violation;
@@ -50,10 +49,9 @@ pub(crate) use resource::{is_refused_method, sort_methods};
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
 pub use secret::{AuditKey, BackupKey, Digest, PasswordDigest, Pepper, Secret};
 pub use span::{Expires, parse_span};
-pub use suggest::suggest;
 pub use time::{Clock, Timestamp};
 pub use user::{User, fold, mail_problem, name_problem};
-pub use violation::Violation;
+pub use violation::{Violation, suggest::suggest};
 
 /// A value that a request borrows until the request ends. To borrow the value, a request usually
 /// does not change the reference count of the `Arc`. So the CPU cores do not contend for the count.

@@ -216,7 +216,16 @@ fn set_marker(path: &Path, number: Sequence) {
 
 /// Changes the bytes of a record directly in sled.
 fn tamper(path: &Path, table: Table, key: &[u8], change: impl Fn(&mut Vec<u8>)) {
-    let db = sled::open(path).unwrap();
+    // sled gives its lock back a moment after the last handle is dropped.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let db = loop {
+        match sled::open(path) {
+            Err(sled::Error::Io(_)) if Instant::now() < deadline => {
+                std::thread::yield_now();
+            }
+            opened => break opened.unwrap(),
+        }
+    };
     let view = CommittedView::new(&db, None);
     let mut value = bucket::get(&view, table, key).unwrap().unwrap();
     change(&mut value);

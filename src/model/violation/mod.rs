@@ -1,5 +1,7 @@
 //! Violations: an invalid field of a record, described by its location, a message and a fix.
 
+pub(super) mod suggest;
+
 /// One broken rule of a record.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Violation {
