@@ -64,6 +64,10 @@ impl CacheRules {
     /// The value of `Vary` for a response without a `Vary` of its own.
     #[cfg(feature = "server")]
     pub fn vary(&self, context: &RequestContext, other: &[&str]) -> Option<HeaderValue> {
+        // The usual case needs no map.
+        if other.is_empty() && context.fields_read_by_scripts().is_empty() {
+            return self.credential_fields.clone();
+        }
         let mut headers = HeaderMap::new();
         self.add_vary(context, other, &mut headers);
         headers.remove(VARY)

@@ -130,28 +130,25 @@ fn killed_restore_is_whole_or_not_there() {
     });
 }
 
-#[test]
-fn killed_offline_import_stores_whole_users() {
-    let args = ["key", "import", "more.csv", "--create-users"];
-    killed(&template(), &args, |site, round| {
+/// Kills a command that adds users in one batch. It adds all of them or none, and can be repeated.
+fn killed_addition(args: &[&str]) {
+    killed(&template(), args, |site, round| {
         let (users, revoked) = counts(&site);
         assert!(users == USERS + 1 || users == 2 * USERS + 1, "{users} users in round {round}");
         assert_eq!(revoked, 1, "round {round}");
-        site.json(&args);
+        site.json(args);
         assert_eq!(counts(&site), (2 * USERS + 1, 1), "round {round}");
     });
 }
 
 #[test]
+fn killed_offline_import_is_whole_or_not_there() {
+    killed_addition(&["key", "import", "more.csv", "--create-users"]);
+}
+
+#[test]
 fn killed_offline_apply_is_whole_or_not_there() {
-    let args = ["apply", "state.toml"];
-    killed(&template(), &args, |site, round| {
-        let (users, revoked) = counts(&site);
-        assert!(users == USERS + 1 || users == 2 * USERS + 1, "{users} users in round {round}");
-        assert_eq!(revoked, 1, "round {round}");
-        site.json(&args);
-        assert_eq!(counts(&site), (2 * USERS + 1, 1), "round {round}");
-    });
+    killed_addition(&["apply", "state.toml"]);
 }
 
 #[test]

@@ -6,12 +6,13 @@ use serde_json::{Map, Value};
 /// The options that set the limits of request bodies.
 #[derive(Debug, Clone, Args)]
 pub struct BodyOptions {
-    /// The maximum size of a request's body in bytes; none: no limit, only for the handler proxy;
-    /// default: limits.body_bytes of the server [default: default]
+    /// The maximum size of a request's body in bytes. The word none means no limit and is only for
+    /// the handler proxy; default means limits.body_bytes of the server [default: default]
     #[arg(long, value_name = "BYTES", value_parser = limit)]
     body_bytes: Option<Value>,
-    /// The time limit for receiving a request's body, in seconds; none: no limit, only for the
-    /// handler proxy; default: limits.body_read_seconds of the server [default: default]
+    /// The time limit for receiving a request's body, in seconds. The word none means no limit and
+    /// is only for the handler proxy; default means limits.body_read_seconds of the server
+    /// [default: default]
     #[arg(long, value_name = "SECONDS", value_parser = limit)]
     body_read_seconds: Option<Value>,
 }
