@@ -8,12 +8,10 @@ use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::RootCertStore;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
+    http::client_stream::ClientStream,
     model::{Target, Timestamp, Transport},
     tls::TlsClient,
 };
@@ -86,7 +84,7 @@ impl Client {
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<StatusCode, String> {
         let address = (self.target.host.as_str(), self.target.port);
-        let stream = TcpStream::connect(address).await;
+        let stream = ClientStream::connect(address).await;
         let stream = stream.map_err(|problem| format!("cannot connect: {problem}"))?;
         match &self.tls {
             None => status(stream, request).await,
@@ -112,10 +110,11 @@ where
     let mut response = std::pin::pin!(sender.send_request(request));
     let response = tokio::select! {
         response = &mut response => response,
-        // The connection may end together with the response.
-        ended = connection => match ended {
-            Err(problem) => return Err(broken(problem)),
-            Ok(()) => response.await,
+        // A response that arrived before the end of the connection counts, however the connection
+        // ended.
+        ended = connection => match (response.await, ended) {
+            (Err(_), Err(problem)) => Err(problem),
+            (response, _) => response,
         },
     };
     response.map(|response| response.status()).map_err(broken)
@@ -180,6 +179,33 @@ mod tests {
             let port = receiver(trusted.signs("localhost").loaded(), response).await;
             let outcome = send("localhost", port, trusted.roots()).await;
             assert!(matches!(outcome, Delivered::Failed(_)), "{response:?} {outcome:?}");
+        }
+    }
+
+    /// The receiver resets the connection right after its response.
+    #[tokio::test]
+    async fn complete_response_counts_whatever_follows() {
+        for response in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            "HTTP/1.1 200 OK\r\n\r\nok",
+            "HTTP/1.1 204 No Content\r\n\r\n",
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let _ = stream.read(&mut [0; 16]).await;
+                    let _ = stream.write_all(response.as_bytes()).await;
+                    let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+                }
+            });
+            let target = Target::parse(&format!("http://127.0.0.1:{port}/in")).unwrap();
+            let client = Client::new(target, None, Duration::from_secs(9)).unwrap();
+            for attempt in 0..50 {
+                let outcome = client.send("msg_1", Timestamp(1), "v1,x", "{}").await;
+                assert_eq!(outcome, Delivered::Accepted, "{attempt} {response:?}");
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ use super::{
     upload::UploadProgress,
 };
 use crate::{
+    http::client_stream::ClientStream,
     model::{Protocol, Proxy, Target, Transport},
     tls::TlsClient,
 };
@@ -183,13 +184,9 @@ impl Endpoint {
         Ok(sender)
     }
 
-    async fn connect_tcp(&self) -> Result<TcpStream, ProxyError> {
+    async fn connect_tcp(&self) -> Result<ClientStream<TcpStream>, ProxyError> {
         let addresses = self.addresses().await?;
-        let stream = TcpStream::connect(&*addresses).await.map_err(ProxyError::Unreachable)?;
-        // Turns off Nagle's algorithm: a request is written at once, so a wait for more data would
-        // only delay the request.
-        let _ = stream.set_nodelay(true);
-        Ok(stream)
+        ClientStream::connect(&*addresses).await.map_err(ProxyError::Unreachable)
     }
 
     /// The addresses of the upstream. An address that it must not have is left out.
@@ -249,7 +246,7 @@ impl Endpoint {
 
 async fn connect_tls(
     tls: &TlsClient,
-    stream: TcpStream,
+    stream: ClientStream<TcpStream>,
 ) -> Result<impl IoStream + use<>, ProxyError> {
     tls.handshake(stream).await.map_err(ProxyError::TlsFailed)
 }
