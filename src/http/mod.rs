@@ -3,7 +3,6 @@
 //! request, and how a denial becomes a response.
 
 mod cache;
-pub(crate) mod client_stream;
 pub(crate) mod cors;
 pub(crate) mod forwarded;
 pub(crate) mod guard;

@@ -1,7 +1,8 @@
 //! TLS with rustls on ring: certificates of the listeners, and verification of the servers that
-//! Keyward connects to.
+//! Keyward connects to. Also the TCP connections to these servers.
 
 mod client;
+mod client_stream;
 mod error;
 mod pem;
 #[cfg(feature = "server")]
@@ -16,6 +17,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use client::TlsClient;
+pub(crate) use client_stream::ClientStream;
 pub use error::TlsError;
 use rustls::crypto::CryptoProvider;
 #[cfg(feature = "server")]

@@ -11,9 +11,8 @@ use rustls::RootCertStore;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    http::client_stream::ClientStream,
     model::{Target, Timestamp, Transport},
-    tls::TlsClient,
+    tls::{ClientStream, TlsClient},
 };
 
 /// The maximum size of a response's header section, in bytes.

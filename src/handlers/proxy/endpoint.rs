@@ -20,9 +20,8 @@ use super::{
     upload::UploadProgress,
 };
 use crate::{
-    http::client_stream::ClientStream,
     model::{Protocol, Proxy, Target, Transport},
-    tls::TlsClient,
+    tls::{ClientStream, TlsClient},
 };
 
 /// The maximum number of pooled connections.
