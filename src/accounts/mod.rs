@@ -205,6 +205,11 @@ impl Accounts {
         self.0.store.fault()
     }
 
+    /// The number of commits since the store was made. `None` means that the store cannot be read.
+    pub fn commits(&self) -> Option<u64> {
+        self.0.store.snapshot().ok().map(|snapshot| snapshot.sequence())
+    }
+
     fn store(&self) -> &dyn Store {
         &*self.0.store
     }

@@ -34,7 +34,10 @@ use crate::{
     directory::Policy,
     handlers::{BodyLimits, PayloadResponse, RequestBody, writer},
     model::OperatorProcess,
-    pipeline::{Action, AuditScope, Denial, Explain, Face, Gate, Identity, Request, Shape},
+    pipeline::{
+        Action, AuditScope, Denial, Explain, Face, Gate, Identity, Request, Shape,
+        record::RequestRecord,
+    },
     store::Sequence,
 };
 
@@ -84,7 +87,7 @@ impl Api {
         body: RequestBody,
         client: IpAddr,
     ) -> Result<PayloadResponse, Denial> {
-        self.decide_for(head, body, client, None).await
+        self.decide_for(head, body, client, None, &RequestRecord::off()).await
     }
 
     /// Responds to a request of a process on this machine, which the audit trail names if the
@@ -98,11 +101,12 @@ impl Api {
         body: RequestBody,
         client: IpAddr,
         process: Option<OperatorProcess>,
+        record: &RequestRecord,
     ) -> Result<PayloadResponse, Denial> {
         if let Some(response) = health::respond(head, &self.accounts) {
             return Ok(response);
         }
-        let result = self.authorize_and_respond(head, body, client, process).await;
+        let result = self.authorize_and_respond(head, body, client, process, record).await;
         result.map_err(|denial| denial.in_shape(Shape::Problem))
     }
 
@@ -112,6 +116,7 @@ impl Api {
         body: RequestBody,
         client: IpAddr,
         process: Option<OperatorProcess>,
+        record: &RequestRecord,
     ) -> Result<PayloadResponse, Denial> {
         browser::check_origin(head)?;
         let context = self.gate.request_context();
@@ -133,7 +138,9 @@ impl Api {
             Ok(matched) => Action::Administer(matched.route.permission),
             Err(denial) => Action::NoRoute(denial.clone()),
         };
-        let grant = self.gate.authorize(&context, &request, &action).await?;
+        let authorized = self.gate.authorize(&context, &request, &action).await;
+        record.found(context.take_facts());
+        let grant = authorized?;
         let audit = AuditScope::new(&context, &request, &grant);
         let api_request = ApiRequest {
             accounts: writer(&self.accounts, grant.identity(), client)

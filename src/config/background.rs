@@ -46,3 +46,24 @@ impl Default for WebhookSection {
         Self { url: String::new(), secret: String::new(), ca: String::new(), timeout_seconds: 15 }
     }
 }
+
+/// `[audit]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditSection {
+    /// The maximum number of entries. Beyond this limit, the oldest entries are removed. An entry
+    /// takes about 500 bytes.
+    #[schemars(range(min = 1000, max = 10_000_000))]
+    pub entries: i64,
+    /// The denied requests that get an entry: "none", "sampled" or "all".
+    #[schemars(extend("enum" = ["none", "sampled", "all"]))]
+    pub denials: String,
+    /// With "sampled", the first of similar denials in each minute gets an entry, and after it one
+    /// of every denial_sample denials.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub denial_sample: i64,
+    /// The maximum number of entries of denied requests per day, at most a tenth of audit.entries.
+    /// A quarter of them is available at once. Further denials are counted in one entry per hour.
+    #[schemars(range(min = 4, max = 1_000_000))]
+    pub denial_entries: i64,
+}

@@ -8,8 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::{
-    background::{BackupSection, WebhookSection},
+    background::{AuditSection, BackupSection, WebhookSection},
     log::LogSection,
+    telemetry::{AccessLogSection, MetricsSection},
     upstreams::ProxySection,
     verify::VerifySection,
 };
@@ -43,6 +44,10 @@ pub struct File {
     pub events: EventsSection,
     /// The log, which goes to standard error.
     pub log: LogSection,
+    /// Counts of requests, for Prometheus and other programs.
+    pub metrics: MetricsSection,
+    /// A line for each request.
+    pub access_log: AccessLogSection,
     /// The receivers of webhooks: a section `[webhooks.NAME]` for each receiver.
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub webhooks: std::collections::BTreeMap<String, WebhookSection>,
@@ -315,27 +320,6 @@ pub struct LimitsSection {
     /// limit, an entry that expires soon is evicted.
     #[schemars(range(min = 16, max = 16_777_216))]
     pub failure_entries: i64,
-}
-
-/// `[audit]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct AuditSection {
-    /// The maximum number of entries. Beyond this limit, the oldest entries are removed. An entry
-    /// takes about 500 bytes.
-    #[schemars(range(min = 1000, max = 10_000_000))]
-    pub entries: i64,
-    /// The denied requests that get an entry: "none", "sampled" or "all".
-    #[schemars(extend("enum" = ["none", "sampled", "all"]))]
-    pub denials: String,
-    /// With "sampled", the first of similar denials in each minute gets an entry, and after it one
-    /// of every denial_sample denials.
-    #[schemars(range(min = 1, max = 1_000_000))]
-    pub denial_sample: i64,
-    /// The maximum number of entries of denied requests per day, at most a tenth of audit.entries.
-    /// A quarter of them is available at once. Further denials are counted in one entry per hour.
-    #[schemars(range(min = 4, max = 1_000_000))]
-    pub denial_entries: i64,
 }
 
 /// `[events]`

@@ -11,6 +11,7 @@ pub mod file;
 mod log;
 mod settings;
 mod show;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod upstreams;
@@ -26,8 +27,8 @@ pub use env::environment;
 pub use error::{ConfigError, Place, Problem};
 pub use file::File;
 pub use settings::{
-    Engine, ListenAddress, LogSettings, ProxyProtocol, Runtime, ScriptSettings, ServerSettings,
-    Settings, VerifySettings,
+    Engine, ListenAddress, LogSettings, MetricsSettings, ProxyProtocol, Runtime, ScriptSettings,
+    ServerSettings, Settings, VerifySettings,
 };
 pub use show::{print, schema};
 

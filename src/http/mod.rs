@@ -11,4 +11,6 @@ mod kept;
 pub(crate) mod method;
 mod negotiate;
 pub(crate) mod path;
+#[cfg(feature = "server")]
+pub(crate) mod request_id;
 pub mod response;

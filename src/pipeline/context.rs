@@ -3,9 +3,11 @@
 use std::{net::IpAddr, sync::OnceLock};
 
 use http::HeaderName;
+use parking_lot::Mutex;
 
 use super::{
     Denial, Gate, Identity, Phase, Request, failure_count,
+    record::{Observation, RequestFacts, UpstreamFacts},
     scripts::script_views::{self, HookScripts},
 };
 use crate::{
@@ -27,12 +29,43 @@ pub struct RequestContext {
     script_request: OnceLock<ScriptRequest>,
     pub(super) mode: Mode,
     gate: Gate,
+    /// The findings about the request. `None` if nothing is recorded.
+    facts: Mutex<Option<Box<RequestFacts>>>,
 }
 
 impl RequestContext {
     /// The context of a new request.
     pub(super) fn new(policy: Borrowed<Policy>, scripts: Borrowed<ScriptSet>, gate: Gate) -> Self {
-        Self { policy, scripts, script_request: OnceLock::new(), mode: Mode::Live, gate }
+        Self {
+            policy,
+            scripts,
+            script_request: OnceLock::new(),
+            mode: Mode::Live,
+            gate,
+            facts: Mutex::default(),
+        }
+    }
+
+    /// Records what the pipeline found out.
+    pub(super) fn record(&self, facts: RequestFacts) {
+        *self.facts.lock() = Some(Box::new(facts));
+    }
+
+    /// Whether exchanges with upstreams are recorded.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.gate.0.observation > Observation::Off
+    }
+
+    /// Records an exchange with an upstream. Of several, the last one counts.
+    pub(crate) fn record_upstream(&self, exchange: UpstreamFacts) {
+        if let Some(facts) = &mut *self.facts.lock() {
+            facts.upstream = Some(exchange);
+        }
+    }
+
+    /// Takes out what was recorded about the request. `None` if nothing was recorded.
+    pub(crate) fn take_facts(&self) -> Option<RequestFacts> {
+        self.facts.lock().take().map(|facts| *facts)
     }
 
     /// The counters of uses, denials and failures.

@@ -210,6 +210,12 @@ impl Denial {
         self
     }
 
+    /// Sets `WWW-Authenticate`.
+    #[must_use]
+    pub(crate) fn with_challenge(self, challenge: HeaderValue) -> Self {
+        self.with_challenges(vec![challenge])
+    }
+
     /// Sets the values of `WWW-Authenticate`.
     #[must_use]
     pub(super) fn with_challenges(mut self, challenges: Vec<HeaderValue>) -> Self {

@@ -1,11 +1,14 @@
 //! Collects the findings of the phases about a request, for the audit trail if the request is
 //! refused.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use http::StatusCode;
 
-use super::{Action, Candidate, Denial, Grant, Identity, Presented, Request, RequestContext};
+use super::{
+    Action, Candidate, Denial, Grant, Identity, Presented, Request, RequestContext,
+    record::{Observation, RequestFacts, Target},
+};
 use crate::{
     limits::{DeniedRequest, Object, Subject, Verification},
     model::{Detail, Mode},
@@ -44,6 +47,38 @@ impl<'a> DenialAudit<'a> {
         self.is_uniform
     }
 
+    /// The user whom a denial is about, or who was authorized.
+    pub fn subject_of(&self, denial: Option<&Denial>) -> Subject {
+        denial
+            .map(|denial| denial.subject)
+            .filter(|known| known.uid.is_some())
+            .unwrap_or(self.subject)
+    }
+
+    /// The findings for the record of the request.
+    pub fn facts(
+        &self,
+        observation: Observation,
+        decided_in: Duration,
+        object: Object<'_>,
+        result: Result<&Identity<'_>, &Denial>,
+    ) -> RequestFacts {
+        let subject = self.subject_of(result.err());
+        let decided_in = Some(decided_in);
+        if observation < Observation::Full {
+            return RequestFacts { decided_in, subject, ..RequestFacts::default() };
+        }
+        let target = Some(match object {
+            Object::Resource(id) => Target::Resource(id.to_owned()),
+            Object::Admin => Target::Admin,
+            Object::Program => Target::Program,
+            Object::Nowhere => Target::Nowhere,
+        });
+        let application = self.application.map(str::to_owned);
+        let user = result.ok().and_then(Identity::name).map(str::to_owned);
+        RequestFacts { decided_in, target, application, subject, user, upstream: None }
+    }
+
     /// Queues an entry for the audit trail, except in a dry run. A background task writes the
     /// entry.
     pub fn record(
@@ -56,7 +91,7 @@ impl<'a> DenialAudit<'a> {
         if context.mode == Mode::DryRun {
             return;
         }
-        let subject = if denial.subject.uid.is_some() { denial.subject } else { self.subject };
+        let subject = self.subject_of(Some(denial));
         context.counters().denied(DeniedRequest {
             code: &denial.code,
             status: denial.status.as_u16(),

@@ -95,12 +95,13 @@ mod limits;
 pub mod lookup;
 pub mod permit;
 mod preflight;
+pub mod record;
 mod request;
 mod scripts;
 mod slow_digests;
 pub mod verify;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tokio::sync::Semaphore;
 
@@ -127,6 +128,7 @@ pub use scripts::test_gate::TestGate;
 pub use verify::Identity;
 
 use denial_audit::DenialAudit;
+use record::Observation;
 
 use crate::{
     accounts::{Accounts, AdoptedBounds, Passwords},
@@ -148,6 +150,8 @@ struct GateState {
     clock: Clock,
     /// The maximum size of the header field with the credential, in bytes.
     credential_bytes: usize,
+    /// How much of each request is recorded.
+    observation: Observation,
     /// Has one permit for each write that may run after a response at the same time.
     background_writes: Arc<Semaphore>,
 }
@@ -166,8 +170,15 @@ impl Gate {
             passwords: accounts.passwords().clone(),
             clock: accounts.clock().clone(),
             credential_bytes,
+            observation: Observation::Off,
             background_writes: Arc::new(Semaphore::new(BACKGROUND_WRITES)),
         }))
+    }
+
+    /// Records this much of each request, for a [`RequestObserver`](record::RequestObserver).
+    #[must_use]
+    pub fn observed(&self, observation: Observation) -> Self {
+        Self(Arc::new(GateState { observation, ..GateState::clone(&self.0) }))
     }
 
     /// A gate that shares no reference count with other gates. Every decision clones and drops a
@@ -271,7 +282,16 @@ impl Gate {
         action: &Action<'a>,
     ) -> Result<Grant<'a>, Denial> {
         let mut audit = DenialAudit::default();
-        match self.decide(context, request, action, &mut audit).await {
+        let observation = self.0.observation;
+        let started = (observation > Observation::Off).then(Instant::now);
+        let result = self.decide(context, request, action, &mut audit).await;
+        if let Some(started) = started {
+            let result = result.as_ref().map(Grant::identity);
+            let object = denial_audit::object(action);
+            let elapsed = started.elapsed();
+            context.record(audit.facts(observation, elapsed, object, result));
+        }
+        match result {
             Ok(grant) => Ok(grant),
             Err(denial) => Err(Box::pin(deny(context, request, action, audit, denial)).await),
         }

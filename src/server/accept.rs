@@ -38,10 +38,14 @@ use super::{
         tracked_body::TrackedBody,
     },
     listener::{AcceptRules, Blame, FailedHandshake, Listener, Peer},
+    observed::Observed,
     peers::PeerConnection,
     proxy_protocol::ProxyHeaderError,
 };
-use crate::handlers::PassThrough;
+use crate::{
+    handlers::PassThrough,
+    pipeline::record::{ConnectionEvent, RequestRecord},
+};
 
 /// The limits of a listener's connections.
 #[derive(Debug, Clone)]
@@ -86,11 +90,13 @@ pub trait Service: Clone + Send + Sync + 'static {
         self.clone()
     }
 
-    /// Responds to a request. If the request fails, the response says so.
+    /// Responds to a request. If the request fails, the response says so. Writes into `record` what
+    /// was decided.
     fn respond(
         &self,
         request: Request<Incoming>,
         peer: &Peer,
+        record: &RequestRecord,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
@@ -122,7 +128,9 @@ pub async fn serve<S: Service>(
             Ok((socket, peer, permit)) => {
                 let (rules, limits) = (listener.rules().clone(), limits.clone());
                 let socket = Some(socket);
-                let connection = AcceptedConnection { socket, peer, rules, limits, permit };
+                let observed = listener.observed().clone();
+                let connection =
+                    AcceptedConnection { socket, peer, rules, limits, permit, observed };
                 tasks.spawn(connection.run(builder.clone(), service.clone(), stopping.clone()));
             }
             Err(problem) => {
@@ -157,10 +165,13 @@ async fn accept(
         let (socket, peer) = listener.accept().await?;
         match listener.admit(&peer) {
             Some(counted) => break (socket, peer, counted),
-            None => tracing::debug!(
-                client = %peer.client(),
-                "a connection was closed: its address has too many connections"
-            ),
+            None => {
+                listener.observed().report(ConnectionEvent::PeerLimit);
+                tracing::debug!(
+                    client = %peer.client(),
+                    "a connection was closed: its address has too many connections"
+                );
+            }
         }
     };
     // This cannot fail, because the semaphore is never closed.
@@ -192,6 +203,7 @@ struct AcceptedConnection {
     rules: AcceptRules,
     limits: ConnectionLimits,
     permit: ConnectionPermit,
+    observed: Observed,
 }
 
 /// The places that a connection takes in the limits of its listener.
@@ -208,18 +220,25 @@ impl AcceptedConnection {
         mut stopping: watch::Receiver<bool>,
     ) {
         let timeouts = Arc::new(ConnectionTimeouts::new(self.limits.header_read, self.limits.idle));
+        let _open = self.observed.opened();
         let handshake = self.handshake(&timeouts, &mut stopping).await;
         let Some((socket, peer)) = handshake else { return };
-        let service = Arc::new(service.for_connection());
+        let service = Arc::new((service.for_connection(), self.observed.clone()));
         let head_limits = self.limits.head();
         let service = service_fn(|request| {
             let in_flight = timeouts.begin_request();
             let service = service.clone();
             async move {
+                let (service, observed) = &*service;
+                let record = RequestRecord::begin(observed.observation());
+                let method = record.is_on().then(|| request.method().clone());
                 let response = match head::rejection(&request, &head_limits) {
-                    None => service.respond(request, &peer).await,
+                    None => service.respond(request, &peer, &record).await,
                     Some(rejection) => rejection.map(S::Body::from),
                 };
+                if let Some(method) = method {
+                    observed.finished(&record, &method, response.status());
+                }
                 let timeouts = in_flight.timeouts();
                 timeouts.begin_response(source_of(&response));
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -246,9 +265,13 @@ impl AcceptedConnection {
                 tracing::debug!(client = %peer.client(), "a connection failed: {problem}");
             }
             Err(CloseReason(reason)) => {
+                self.observed.report(ConnectionEvent::TimedOut);
                 tracing::debug!(client = %peer.client(), "a connection was closed: {reason}");
                 return;
             }
+        }
+        if timeouts.was_rejected() {
+            self.observed.report(ConnectionEvent::Malformed);
         }
         if timeouts.is_upgraded() {
             wait_for_upgraded(peer, &timeouts, &returned, released).await;
@@ -284,10 +307,12 @@ impl AcceptedConnection {
                 Some(connected)
             }
             Ok(Err(failed)) => {
+                self.observed.report(ConnectionEvent::FailedHandshake);
                 end_failed_handshake(failed, &peer).await;
                 None
             }
             Err(_) => {
+                self.observed.report(ConnectionEvent::FailedHandshake);
                 let client = peer.client();
                 if timeouts.awaits_proxy_header() {
                     tracing::warn!(%client, "a connection was closed: {}", ProxyHeaderError::Late);

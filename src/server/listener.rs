@@ -17,10 +17,16 @@ use super::{
         io::{Socket, TlsIo},
         timeouts::ConnectionTimeouts,
     },
+    observed::Observed,
     peers::{PeerConnection, PeerLimit},
     proxy_protocol::{self, ProxyHeaderError},
 };
-use crate::{handlers::UrlScheme, http::forwarded::is_among, tls::Certificates};
+use crate::{
+    handlers::UrlScheme,
+    http::forwarded::is_among,
+    pipeline::record::{ListenerKind, RequestObserver},
+    tls::Certificates,
+};
 
 /// A socket that is bound to an address or a path.
 #[derive(Debug)]
@@ -36,6 +42,7 @@ pub struct Listener {
     socket: BoundSocket,
     rules: AcceptRules,
     peers: PeerLimit,
+    observed: Observed,
 }
 
 /// The handshake that a connection needs before its first request. Cheap to clone.
@@ -112,7 +119,8 @@ impl BoundSocket {
 
 impl From<BoundSocket> for Listener {
     fn from(socket: BoundSocket) -> Self {
-        Self { socket, rules: AcceptRules::default(), peers: PeerLimit::none() }
+        let (rules, observed) = (AcceptRules::default(), Observed::default());
+        Self { socket, rules, peers: PeerLimit::none(), observed }
     }
 }
 
@@ -137,6 +145,17 @@ impl Listener {
     pub fn with_peer_limit(mut self, peers: PeerLimit) -> Self {
         self.peers = peers;
         self
+    }
+
+    /// Reports the requests and connections to `observer`.
+    #[must_use]
+    pub fn observed_by(mut self, observer: Arc<dyn RequestObserver>, kind: ListenerKind) -> Self {
+        self.observed = Observed::by(observer, kind);
+        self
+    }
+
+    pub(super) fn observed(&self) -> &Observed {
+        &self.observed
     }
 
     /// Counts a connection of this peer. `None` means that its address has too many.

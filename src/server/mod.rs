@@ -7,6 +7,7 @@ mod connection;
 mod explain;
 mod health;
 mod listener;
+mod observed;
 mod peers;
 mod proxy_protocol;
 mod public;

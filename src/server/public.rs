@@ -17,9 +17,11 @@ use crate::{
         cors::{PreflightResult, preflight_fields, preflight_response},
         forwarded::{Report, ReportError, is_among},
         guard::{self, GuardedRequest, Received, bad_request},
-        host, method, response,
+        host, method,
+        request_id::{REQUEST_ID, request_id},
+        response,
     },
-    pipeline::{Denial, Gate, Request, ResponseHooks},
+    pipeline::{Denial, Gate, Request, ResponseHooks, record::RequestRecord},
 };
 
 /// The service of the public listener. Cheap to clone.
@@ -50,11 +52,16 @@ impl Public {
         self
     }
 
+    /// Whether the peer is a trusted proxy.
+    fn is_proxy(&self, peer: &Peer) -> bool {
+        !peer.is_unnamed() && is_among(&self.trusted, peer.client())
+    }
+
     /// The client of a request: the peer or, if the peer is a trusted proxy, the client that the
     /// proxy reports.
     fn client<'a>(&self, headers: &'a HeaderMap, peer: &Peer) -> Result<Report<'a>, ReportError> {
         let address = peer.client();
-        if !peer.is_unnamed() && is_among(&self.trusted, address) {
+        if self.is_proxy(peer) {
             Report::of_proxy(headers, address, &self.trusted)
         } else {
             Ok(Report::without_proxy(address))
@@ -76,8 +83,10 @@ impl Public {
         upgrade: Option<OnUpgrade>,
         scheme: UrlScheme,
         report: &Report<'_>,
+        record: &RequestRecord,
     ) -> Result<PayloadResponse, Denial> {
         let host = host::of_request(parts, scheme).map_err(bad_request)?;
+        record.describe(&parts.method, parts.uri.path(), Some(host.authority()), report.client);
         let received = Received {
             method: &parts.method,
             path: parts.uri.path(),
@@ -113,6 +122,7 @@ impl Public {
         } else {
             self.handle(&guarded, guarded.request, input, body).await
         };
+        record.found(context.take_facts());
         match result {
             Ok(response) => Ok(response),
             Err(denial) => Err(guarded.denied(denial).await),
@@ -221,18 +231,30 @@ impl Service for Public {
         Self { gate: self.gate.unshared(), ..self.clone() }
     }
 
-    async fn respond(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
+    async fn respond(
+        &self,
+        request: hyper::Request<Incoming>,
+        peer: &Peer,
+        record: &RequestRecord,
+    ) -> PayloadResponse {
         let (mut parts, body) = request.into_parts();
         if let Some(health) = &self.health
             && let Some(response) = health.respond(&parts, self.handlers.accounts())
         {
             return response::for_method(&parts.method, response);
         }
+        let id = record.identify(|| request_id(&parts.headers, self.is_proxy(peer)));
+        if let Some(id) = id {
+            // Scripts and upstreams get the field.
+            parts.headers.insert(REQUEST_ID, id.clone());
+        }
         let is_read_as_other = method::normalise(&mut parts.method);
         let body = ClientBody::new(body, parts.version);
         let upgrade = parts.extensions.remove::<OnUpgrade>();
         let body = RequestBody::Stream(body);
         let denied = |denial: &Denial, client| {
+            record.describe(&parts.method, parts.uri.path(), None, client);
+            record.denied(denial);
             response::report(denial, &parts.method, parts.uri.path(), client);
             response::from_denial(denial)
         };
@@ -240,11 +262,14 @@ impl Service for Public {
             Err(problem) => denied(&bad_request(problem), peer.client()),
             Ok(report) => {
                 let scheme = report.scheme.unwrap_or(peer.scheme());
-                let decided = self.decide(&parts, body, upgrade, scheme, &report).await;
+                let decided = self.decide(&parts, body, upgrade, scheme, &report, record).await;
                 decided.unwrap_or_else(|denial| denied(&denial, report.client))
             }
         };
-        let response = response::for_method(&parts.method, response);
+        let mut response = response::for_method(&parts.method, response);
+        if let Some(id) = id {
+            response.headers_mut().insert(REQUEST_ID, id.clone());
+        }
         if is_read_as_other && parts.method == Method::HEAD {
             return method::without_length(response);
         }

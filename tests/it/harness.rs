@@ -3,7 +3,7 @@
 // The attribute makes the path relative to this file, because `tests/crash.rs` includes this file
 // too.
 #[path = "client.rs"]
-mod client;
+pub mod client;
 
 use std::{
     io::{BufRead as _, BufReader},

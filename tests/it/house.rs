@@ -16,7 +16,6 @@ const FOLDERS: &[(&str, &[&str])] = &[
     ("files", &[]),
     ("tls", &["files"]),
     ("limits", &["model"]),
-    ("telemetry", &["model"]),
     ("store", &["files", "limits", "model"]),
     ("directory", &["store", "limits", "model"]),
     ("scripting", &["files", "limits", "model"]),
@@ -28,6 +27,7 @@ const FOLDERS: &[(&str, &[&str])] = &[
         &["pipeline", "accounts", "scripting", "directory", "store", "limits", "tls", "model"],
     ),
     ("http", &["handlers", "pipeline", "accounts", "scripting", "directory", "limits", "model"]),
+    ("telemetry", &["pipeline", "limits", "model"]),
     (
         "layer",
         &[

@@ -36,6 +36,7 @@ mod layer;
 mod limits;
 mod log;
 mod me;
+mod observability;
 mod resource_options;
 mod restore;
 mod scripting_cli;

@@ -164,6 +164,13 @@ impl BackupSchedule {
         newest_first.find(|path| check_backup(path, pepper_file).is_ok())
     }
 
+    /// The time and the size in bytes of the newest of these backups. `None` means that there is
+    /// none, or that the folder cannot be read.
+    pub fn newest_file(&self) -> Option<(Timestamp, u64)> {
+        let (time, path) = self.backups().ok()?.into_iter().max()?;
+        Some((time, fs::metadata(path).ok()?.len()))
+    }
+
     fn failed(&self, problem: &dyn std::fmt::Display) -> Failed {
         Failed(format!("the folder {} (backup.dir): {problem}", self.dir.display()))
     }

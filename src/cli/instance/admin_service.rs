@@ -16,13 +16,13 @@ use crate::{
     api::{Api, HostNames},
     cli::{
         client::local::{ApiFuture, InProcessApi},
-        instance::users,
+        instance::{metrics::MetricsPage, users},
     },
     config::Settings,
     handlers::{BodyLimits, ClientBody, Payload, PayloadResponse, RequestBody, UrlScheme},
     http::{method, response},
     model::OperatorProcess,
-    pipeline::{Denial, Gate},
+    pipeline::{Denial, Gate, record::RequestRecord},
     server::{Explainer, Peer, Service},
 };
 
@@ -32,6 +32,8 @@ pub struct AdminFace {
     api: Api,
     /// The names of the admin listener. `None` means that no listener on TCP serves the API.
     names: Option<Arc<HostNames>>,
+    /// `None` means no metrics.
+    metrics: Option<MetricsPage>,
 }
 
 impl AdminFace {
@@ -43,7 +45,7 @@ impl AdminFace {
         };
         let explainer = Explainer::new(gate.clone(), settings.server.public_url.clone(), scheme);
         let api = Api::new(gate, accounts, body_limits(settings)).explaining(explainer);
-        Self { api, names: None }
+        Self { api, names: None, metrics: None }
     }
 
     /// Responds only to requests for these names, except on Unix sockets, which no browser reaches.
@@ -52,17 +54,27 @@ impl AdminFace {
         Self { names: names.map(Arc::new), ..self }
     }
 
+    /// Responds to requests for the metrics.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Option<MetricsPage>) -> Self {
+        Self { metrics, ..self }
+    }
+
     async fn decide(
         &self,
         head: &Parts,
         body: RequestBody,
         peer: &Peer,
+        record: &RequestRecord,
     ) -> Result<PayloadResponse, Denial> {
         if let Some(names) = self.names.as_ref().filter(|_| !peer.is_unix_socket()) {
             names.check(head)?;
         }
+        if let Some(response) = self.metrics.as_ref().and_then(|page| page.respond(head, peer)) {
+            return response;
+        }
         let process = peer.unix_user().map(process_of);
-        self.api.decide_for(head, body, peer.client(), process).await
+        self.api.decide_for(head, body, peer.client(), process, record).await
     }
 }
 
@@ -80,12 +92,19 @@ pub fn body_limits(settings: &Settings) -> BodyLimits {
 impl Service for AdminFace {
     type Body = Payload;
 
-    async fn respond(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
+    async fn respond(
+        &self,
+        request: hyper::Request<Incoming>,
+        peer: &Peer,
+        record: &RequestRecord,
+    ) -> PayloadResponse {
         let (mut parts, body) = request.into_parts();
         let is_read_as_other = method::normalise(&mut parts.method);
         let body = RequestBody::Stream(ClientBody::new(body, parts.version));
-        let result = self.decide(&parts, body, peer).await;
+        record.describe(&parts.method, parts.uri.path(), None, peer.client());
+        let result = self.decide(&parts, body, peer, record).await;
         let response = result.unwrap_or_else(|denial| {
+            record.denied(&denial);
             response::report(&denial, &parts.method, parts.uri.path(), peer.client());
             response::from_denial(&denial)
         });
@@ -115,7 +134,8 @@ impl InProcessApi for AdminFace {
             let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
             let process = Some(process_of(geteuid().as_raw()));
             let body = RequestBody::Full(body);
-            let result = self.api.decide_for(request, body, client, process).await;
+            let record = RequestRecord::off();
+            let result = self.api.decide_for(request, body, client, process, &record).await;
             result.unwrap_or_else(|denial| response::from_denial(&with_internal_message(denial)))
         })
     }

@@ -5,6 +5,7 @@ pub mod accounts;
 pub(super) mod admin_service;
 pub mod control_file;
 pub(super) mod descriptors;
+pub(super) mod metrics;
 pub(super) mod refusals;
 pub(super) mod scripts;
 pub(super) mod tls;

@@ -7,6 +7,7 @@ mod faces;
 mod failures;
 mod listen_address;
 mod scripts;
+mod telemetry;
 mod tls;
 mod verify;
 
@@ -22,6 +23,8 @@ pub use events::EventSettings;
 use ipnet::IpNet;
 pub use listen_address::ListenAddress;
 pub use scripts::ScriptSettings;
+use telemetry::AccessLogSettings;
+pub use telemetry::MetricsSettings;
 use tracing_subscriber::EnvFilter;
 pub use verify::VerifySettings;
 
@@ -61,6 +64,10 @@ pub struct Settings {
     pub events: EventSettings,
     /// The log.
     pub log: LogSettings,
+    /// The metrics. `None` means none.
+    pub metrics: Option<MetricsSettings>,
+    /// The access log. `None` means none.
+    pub access_log: Option<AccessLogSettings>,
 }
 
 /// The public listener.
@@ -206,6 +213,8 @@ pub(super) fn resolve(file: &File, report: impl FnMut(&[&str], String, String)) 
         audit: check.audit(&file.audit),
         events: check.events(&file.events, &file.webhooks),
         log: check.log(&file.log),
+        metrics: check.metrics(&file.metrics),
+        access_log: check.access_log(&file.access_log),
     };
     check.together(&settings);
     settings

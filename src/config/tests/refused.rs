@@ -462,3 +462,8 @@ fn webhook_needs_a_valid_section() {
             .is_empty()
     );
 }
+
+#[test]
+fn only_variables_with_our_prefix_are_read() {
+    assert!(environment().all(|(name, _)| name.starts_with("KEYWARD_")));
+}

@@ -65,7 +65,7 @@ impl Download {
     }
 
     fn fail(&mut self, reason: String) -> BodyError {
-        let upstream = self.endpoint.name();
+        let upstream = &**self.endpoint.name();
         tracing::warn!(upstream, "a response of an upstream ended early: {reason}");
         self.sender = None;
         BodyError::new(reason)

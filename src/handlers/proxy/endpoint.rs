@@ -1,6 +1,6 @@
 //! One upstream with its address, its connection pool and its health.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use ::http::HeaderValue;
 use hyper::client::conn::{http1, http2};
@@ -39,6 +39,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> IoStream for S {}
 /// One upstream.
 pub(super) struct Endpoint {
     target: Target,
+    /// The name in logs and metrics.
+    name: Arc<str>,
     networks: UpstreamNetworks,
     /// The TLS client; `None` means plain HTTP.
     tls: Option<TlsClient>,
@@ -75,6 +77,7 @@ impl Endpoint {
         let host = HeaderValue::from_str(&target.authority)
             .unwrap_or_else(|_| HeaderValue::from_static(""));
         Ok(Self {
+            name: target.authority.as_str().into(),
             target,
             networks,
             tls,
@@ -91,9 +94,9 @@ impl Endpoint {
         self.target.transport.scheme()
     }
 
-    /// The name in logs.
-    pub fn name(&self) -> &str {
-        &self.target.authority
+    /// The name in logs and metrics.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// The path of the upstream's URL. Every forwarded path begins with this path.
@@ -110,7 +113,7 @@ impl Endpoint {
     pub fn record(&self, result: UpstreamResult, settings: &Proxy) {
         if self.health.record(result, settings, Instant::now()) {
             tracing::warn!(
-                upstream = self.name(),
+                upstream = &*self.name,
                 seconds = settings.eject_seconds,
                 "ejected a failing upstream; if the resource has other upstreams, they get its requests"
             );

@@ -35,7 +35,7 @@ use self::{
     upstreams::Upstreams,
 };
 use super::{HandlerRequest, Handlers, PassThrough, Payload, PayloadResponse};
-use crate::pipeline::{CredentialRemoval, Denial};
+use crate::pipeline::{CredentialRemoval, Denial, RequestContext, record::UpstreamFacts};
 
 pub(super) async fn respond(
     handlers: &Handlers,
@@ -64,7 +64,7 @@ pub(super) async fn respond(
         &handlers.identity_fields,
         removal.as_ref(),
     );
-    let exchange = send(&upstreams, &outgoing, upload).await?;
+    let exchange = send(request.context, &upstreams, &outgoing, upload).await?;
     finish(&upstreams, &outgoing, exchange, client_upgrade)
 }
 
@@ -78,13 +78,23 @@ struct Exchange {
 
 /// Tries the upstreams one after another, until one responds or part of the request was sent.
 async fn send(
+    context: &RequestContext,
     upstreams: &Upstreams,
     outgoing: &OutgoingRequest<'_>,
     mut upload: Upload,
 ) -> Result<Exchange, Denial> {
     let mut last_denial = None;
     for endpoint in upstreams.next_candidates() {
-        match attempt(upstreams, &endpoint, outgoing, upload).await {
+        let started = context.is_recorded().then(Instant::now);
+        let result = attempt(upstreams, &endpoint, outgoing, upload).await;
+        if let Some(started) = started
+            && result.as_ref().err().is_none_or(|failed| failed.error.blames_upstream())
+        {
+            let status = result.as_ref().ok().map(|exchange| exchange.response.status());
+            let (name, duration) = (endpoint.name().clone(), started.elapsed());
+            context.record_upstream(UpstreamFacts { name, status, duration });
+        }
+        match result {
             Ok(exchange) => {
                 endpoint.record(UpstreamResult::Responded, &upstreams.settings);
                 return Ok(exchange);

@@ -132,7 +132,7 @@ mod tests {
     fn candidates_rotate_and_exclude_ejected_upstreams() {
         let upstreams = Proxies::default().of(&resource(&["http://a", "http://b"])).unwrap();
         let names = || -> Vec<String> {
-            upstreams.next_candidates().map(|upstream| upstream.name().to_owned()).collect()
+            upstreams.next_candidates().map(|upstream| upstream.name().to_string()).collect()
         };
         assert_eq!(
             (names(), names()),

@@ -42,6 +42,7 @@ use super::{BoundSocket, ConnectionLimits, Listener, Peer, Service, serve};
 use crate::{
     handlers::{BodyError, Payload, PayloadResponse},
     http::response,
+    pipeline::record::RequestRecord,
 };
 
 /// How long an operation may take before a test gives up. No test asserts that anything is faster.
@@ -77,7 +78,12 @@ struct PathService {
 impl Service for PathService {
     type Body = Payload;
 
-    async fn respond(&self, request: Request<Incoming>, peer: &Peer) -> PayloadResponse {
+    async fn respond(
+        &self,
+        request: Request<Incoming>,
+        peer: &Peer,
+        _: &RequestRecord,
+    ) -> PayloadResponse {
         let method = request.method().clone();
         let text = format!("{method} {}", request.uri().path());
         // Wakes the tests that wait for a request.

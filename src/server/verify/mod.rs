@@ -28,9 +28,10 @@ use crate::{
         cors::{PreflightResult, preflight_response},
         forwarded::is_among,
         guard::{GuardedRequest, Received, bad_request},
+        request_id::{REQUEST_ID, request_id},
         response,
     },
-    pipeline::{CredentialRemoval, Denial, Gate, Phase},
+    pipeline::{CredentialRemoval, Denial, Gate, Phase, record::RequestRecord},
 };
 
 /// The header field with the status of a denial, for a proxy that cannot pass the status on.
@@ -88,10 +89,11 @@ impl Verify {
     }
 
     /// Responds to a request at the verify listener.
-    async fn verify(&self, parts: &Parts, peer: &Peer) -> PayloadResponse {
+    async fn verify(&self, parts: &Parts, peer: &Peer, record: &RequestRecord) -> PayloadResponse {
         let endpoint = Dialect::of_path(parts.uri.path());
         let dialect = endpoint.unwrap_or(Dialect::Plain);
         let report = |denial: &Denial| {
+            record.denied(denial);
             response::report(denial, &parts.method, parts.uri.path(), peer.client());
             dialect.denial_response(denial)
         };
@@ -101,14 +103,21 @@ impl Verify {
         if endpoint.is_none() {
             return report(&no_endpoint());
         }
+        let id = record.identify(|| request_id(&parts.headers, true));
         let original = match dialect.read(parts, &self.trusted) {
             Ok(original) => original,
             Err(problem) => return report(&bad_request(problem)),
         };
-        match self.decide_original(&parts.headers, &original, |_| ()).await {
-            Ok(VerifyDecision::Allowed(response)) => response,
+        match self.decide_original(&parts.headers, &original, record, |_| ()).await {
+            Ok(VerifyDecision::Allowed(mut response)) => {
+                if let Some(id) = id {
+                    response.headers_mut().insert(REQUEST_ID, id.clone());
+                }
+                response
+            }
             Ok(VerifyDecision::Answered(response)) => dialect.final_response(response),
             Err(denial) => {
+                record.denied(&denial);
                 response::report(&denial, &original.method, original.path, original.client);
                 dialect.denial_response(&denial)
             }
@@ -122,6 +131,7 @@ impl Verify {
         &self,
         headers: &HeaderMap,
         original: &OriginalRequest<'_>,
+        record: &RequestRecord,
         on_removal: impl FnOnce(&CredentialRemoval<'_>),
     ) -> Result<VerifyDecision, Denial> {
         let received = Received {
@@ -132,6 +142,8 @@ impl Verify {
             host: Some(&original.host),
             client: original.client,
         };
+        let host = Some(original.host.authority());
+        record.describe(&original.method, original.path, host, original.client);
         let path = received.normal_path()?;
         let origin = Origin::Requested(original.scheme, original.host.authority());
         let context = self.gate.request_context();
@@ -151,6 +163,7 @@ impl Verify {
                 (grant, changes)
             }),
         };
+        record.found(context.take_facts());
         let (grant, changes) = match result {
             Ok(allowed) => allowed,
             Err(denial) => return Err(guarded.denied(denial).await),
@@ -181,13 +194,19 @@ impl Service for Verify {
         Self { gate: self.gate.unshared(), ..self.clone() }
     }
 
-    async fn respond(&self, request: hyper::Request<Incoming>, peer: &Peer) -> PayloadResponse {
+    async fn respond(
+        &self,
+        request: hyper::Request<Incoming>,
+        peer: &Peer,
+        record: &RequestRecord,
+    ) -> PayloadResponse {
         let (parts, body) = request.into_parts();
         // The body is not read, but its announced length has the limit of all listeners.
         let body = ClientBody::new(body, parts.version);
         let response = match self.handlers.body_limits().check_declared(&body) {
-            Ok(()) => self.verify(&parts, peer).await,
+            Ok(()) => self.verify(&parts, peer, record).await,
             Err(denial) => {
+                record.denied(&denial);
                 let dialect = Dialect::of_path(parts.uri.path()).unwrap_or(Dialect::Plain);
                 dialect.denial_response(&denial)
             }

@@ -1,5 +1,6 @@
 //! `keyward serve`: serves on all listeners until a signal.
 
+mod observers;
 pub(super) mod per_worker;
 mod verify;
 
@@ -31,7 +32,10 @@ use crate::{
         ListenAddress, Loaded, LogSettings, ProxyProtocol, Runtime, ServerSettings, Settings,
     },
     handlers::Handlers,
-    pipeline::Gate,
+    pipeline::{
+        Gate,
+        record::{ListenerKind, RequestObserver},
+    },
     server::{BoundSocket, ConnectionLimits, Listener, PeerLimit, Public, Verify, serve},
     telemetry::{UnloggedLines, start_logs},
     webhooks::Sender,
@@ -73,6 +77,7 @@ pub async fn run(options: Serve, loaded: Loaded) -> anyhow::Result<()> {
         stop: stop_signal()?,
         scripts: scripts::hangup_signal()?,
         certificates: scripts::hangup_signal()?,
+        log: scripts::hangup_signal()?,
     };
     let cli_socket = listen_for_cli(&settings)?;
     let listening = [Some(&public), Some(&admin), verify.http.as_ref(), verify.grpc.as_ref()];
@@ -253,6 +258,8 @@ struct Signals {
     scripts: Signal,
     /// SIGHUP, for the certificates.
     certificates: Signal,
+    /// SIGHUP, for the access log.
+    log: Signal,
 }
 
 async fn serve_all(
@@ -265,7 +272,10 @@ async fn serve_all(
 ) -> anyhow::Result<()> {
     let limits = &settings.limits;
     let scripts = accounts.scripts().clone();
-    let gate = Gate::new(&accounts, limits.credential_bytes);
+    let observers = observers::start(settings)?;
+    let observer = observers.observer();
+    let observation = observer.as_ref().map(|one| one.observation()).unwrap_or_default();
+    let gate = Gate::new(&accounts, limits.credential_bytes).observed(observation);
     let handlers = Handlers::new(accounts.clone(), body_limits(settings))
         .with_identity_fields(settings.identity.clone())
         .with_upstream_networks(settings.upstream_networks.iter().copied());
@@ -281,7 +291,8 @@ async fn serve_all(
     let names = admin
         .tcp_address()
         .map(|address| HostNames::new(address, settings.admin.names.iter().cloned()));
-    let api = AdminFace::new(gate, accounts, settings).with_host_names(names);
+    let metrics = observers::page(settings, &observers, &accounts)?;
+    let api = AdminFace::new(gate, accounts, settings).with_host_names(names).with_metrics(metrics);
 
     let stop = signals.stop;
     if let Some(path) = &settings.server.health_path {
@@ -297,11 +308,13 @@ async fn serve_all(
     let public_peers = PeerLimit::new(budget.public.div_ceil(2), trusted);
     let serve_public = {
         let (settings, certificate) = (settings.server.clone(), certificates.public.clone());
+        let observer = observer.clone();
         let (limits, connections) = (connection_limits.clone(), connections.clone());
         let stop = stop.clone();
         move |socket| {
             let listener = public_listener(&settings, socket).with_tls(certificate.clone());
             let listener = listener.with_peer_limit(public_peers.clone());
+            let listener = observed(listener, &observer, ListenerKind::Public);
             let (limits, connections) = (limits.clone(), connections.clone());
             serve(listener, limits, connections, service.clone(), stopped(stop.clone()))
         }
@@ -311,6 +324,7 @@ async fn serve_all(
     let verify = Box::pin(verify.serve(
         asked,
         certificates.verify.clone(),
+        observer.clone(),
         connection_limits.clone(),
         budget.verify,
         stop.clone(),
@@ -318,14 +332,18 @@ async fn serve_all(
     let admin_peers = PeerLimit::new(budget.admin.div_ceil(2), []);
     let admin =
         Listener::from(admin).with_tls(certificates.admin.clone()).with_peer_limit(admin_peers);
+    let admin = observed(admin, &observer, ListenerKind::Admin);
     let scripts = tokio::spawn(scripts::reload_on_change(scripts, signals.scripts));
+    let log_reopened = tokio::spawn(observers::reopen_on_hangup(observers.clone(), signals.log));
     let certificates = tokio::spawn(certificates.reload_on_change(signals.certificates));
     let cli_socket = async {
         let Some(BoundSocket::Unix(socket, path)) = cli_socket else { return Ok(()) };
         let (limits, api, stop) = (connection_limits.clone(), api.clone(), stop.clone());
+        let observer = observer.clone();
         let connections = Arc::new(Semaphore::new(budget.cli));
         per_worker::serve_apart(socket, move |socket| async move {
             let listener = Listener::from(BoundSocket::Unix(socket, path.clone()));
+            let listener = observed(listener, &observer, ListenerKind::CommandLine);
             serve(listener, limits, connections, api, stopped(stop)).await;
             let _ = std::fs::remove_file(&path);
         })
@@ -371,6 +389,7 @@ async fn serve_all(
     cli_served?;
     scripts.abort();
     certificates.abort();
+    log_reopened.abort();
     // The background tasks now write the uses and denials of the last requests. All other changes
     // were written before their responses were sent.
     drop(last_request_done);
@@ -382,7 +401,20 @@ async fn serve_all(
     webhooks.await?;
     backups.await?;
     clock.await?;
+    observers::flush(observers).await;
     Ok(())
+}
+
+/// The listener, with its observer if there is one.
+fn observed(
+    listener: Listener,
+    observer: &Option<Arc<dyn RequestObserver>>,
+    kind: ListenerKind,
+) -> Listener {
+    match observer {
+        Some(observer) => listener.observed_by(observer.clone(), kind),
+        None => listener,
+    }
 }
 
 fn public_listener(settings: &ServerSettings, socket: BoundSocket) -> Listener {

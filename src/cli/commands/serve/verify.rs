@@ -7,10 +7,11 @@ use tokio::{
     sync::{Semaphore, watch},
 };
 
-use super::{listen_error, listen_on, per_worker, stopped};
+use super::{listen_error, listen_on, observed, per_worker, stopped};
 use crate::{
     cli::instance::unix_socket,
     config::{ListenAddress, Runtime, ServerSettings, VerifySettings},
+    pipeline::record::{ListenerKind, RequestObserver},
     server::{BoundSocket, ConnectionLimits, Envoy, Listener, Verify, serve},
     tls::Certificates,
 };
@@ -81,6 +82,7 @@ impl VerifyListeners {
         self,
         service: Verify,
         certificates: Option<Certificates>,
+        observer: Option<Arc<dyn RequestObserver>>,
         limits: ConnectionLimits,
         connections: usize,
         stop: watch::Receiver<bool>,
@@ -91,6 +93,7 @@ impl VerifyListeners {
         let grpc = async {
             if let Some(socket) = self.grpc {
                 let listener = Listener::from(socket).with_tls(certificates.clone());
+                let listener = observed(listener, &observer, ListenerKind::Grpc);
                 let (limits, connections) = (limits.clone(), connections.clone());
                 let envoy = Envoy::new(service.clone());
                 serve(listener, limits, connections, envoy, stopped(stop.clone())).await;
@@ -100,8 +103,10 @@ impl VerifyListeners {
             let Some(first) = self.http else { return Ok(()) };
             let (service, certificates) = (service.clone(), certificates.clone());
             let (limits, connections, stop) = (limits.clone(), connections.clone(), stop.clone());
+            let observer = observer.clone();
             let serve_one = move |socket| {
                 let listener = Listener::from(socket).with_tls(certificates.clone());
+                let listener = observed(listener, &observer, ListenerKind::Verify);
                 let (limits, connections) = (limits.clone(), connections.clone());
                 serve(listener, limits, connections, service.clone(), stopped(stop.clone()))
             };

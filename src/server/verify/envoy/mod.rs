@@ -31,9 +31,11 @@ use crate::{
     http::{
         forwarded::{self, ReportError, is_among},
         guard::bad_request,
-        host, method, response,
+        host, method,
+        request_id::request_id,
+        response,
     },
-    pipeline::{CredentialRemoval, Denial, Phase},
+    pipeline::{CredentialRemoval, Denial, Phase, record::RequestRecord},
     server::{Peer, Service},
 };
 
@@ -60,7 +62,12 @@ impl Envoy {
         }
     }
 
-    async fn check(&self, request: Request<Incoming>, peer: &Peer) -> Result<CheckResponse, Code> {
+    async fn check(
+        &self,
+        request: Request<Incoming>,
+        peer: &Peer,
+        record: &RequestRecord,
+    ) -> Result<CheckResponse, Code> {
         let (parts, body) = request.into_parts();
         let body = ClientBody::new(body, parts.version);
         if parts.uri.path() != CHECK {
@@ -69,6 +76,7 @@ impl Envoy {
         if !is_among(&self.0.trusted, peer.client()) {
             // The server does not read the body of an untrusted client.
             let denial = untrusted_proxy();
+            record.denied(&denial);
             response::report(&denial, &parts.method, parts.uri.path(), peer.client());
             return Ok(denied(Dialect::Envoy.denial_response(&denial)).await);
         }
@@ -78,6 +86,7 @@ impl Envoy {
         let described = DescribedRequest::new(message).ok_or(Code::InvalidArgument)?;
         if self.0.head_limits.are_exceeded(&described.headers, described.http.path.len()) {
             let denial = too_large();
+            record.denied(&denial);
             response::report(&denial, &parts.method, parts.uri.path(), peer.client());
             return Ok(denied(Dialect::Envoy.denial_response(&denial)).await);
         }
@@ -89,11 +98,12 @@ impl Envoy {
             }
             Ok(original) => {
                 let headers = &described.headers;
+                record.identify(|| request_id(headers, true));
                 let mut removed = RemovedCredential::default();
                 let on_removal = |removal: &CredentialRemoval<'_>| {
                     removed = RemovedCredential::new(removal, headers, original.query);
                 };
-                match self.0.decide_original(headers, &original, on_removal).await {
+                match self.0.decide_original(headers, &original, record, on_removal).await {
                     Ok(VerifyDecision::Allowed(response)) => {
                         return Ok(self.allowed(&response, headers, removed));
                     }
@@ -106,6 +116,7 @@ impl Envoy {
                 }
             }
         };
+        record.denied(&denial);
         Ok(denied(Dialect::Envoy.denial_response(&denial)).await)
     }
 
@@ -320,7 +331,12 @@ fn take_headers(http: &mut HttpRequest) -> Option<HeaderMap> {
 impl Service for Envoy {
     type Body = grpc::GrpcBody;
 
-    async fn respond(&self, request: Request<Incoming>, peer: &Peer) -> Response<grpc::GrpcBody> {
+    async fn respond(
+        &self,
+        request: Request<Incoming>,
+        peer: &Peer,
+        record: &RequestRecord,
+    ) -> Response<grpc::GrpcBody> {
         if !grpc::is_call(request.method(), request.headers()) {
             return grpc::unsupported();
         }
@@ -328,7 +344,7 @@ impl Service for Envoy {
             let version = request.version();
             return self.health(ClientBody::new(request.into_body(), version)).await;
         }
-        match self.check(request, peer).await {
+        match self.check(request, peer, record).await {
             Ok(message) => grpc::success(&message),
             Err(code) => grpc::failure(code),
         }
