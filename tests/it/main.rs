@@ -37,6 +37,7 @@ mod limits;
 mod log;
 mod me;
 mod observability;
+mod prometheus;
 mod resource_options;
 mod restore;
 mod scripting_cli;
