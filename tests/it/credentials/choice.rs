@@ -110,6 +110,27 @@ async fn request_without_a_credential_gets_the_challenges_of_all_applications() 
     assert_eq!(seen.get("x-keyward-user"), [""; 0]);
 }
 
+/// A cache that keeps the response to an anonymous request must not serve it to a client with the
+/// credential of another listed application.
+#[tokio::test]
+async fn response_varies_by_the_fields_that_listed_scripts_declare() {
+    let fixture = fixture().await;
+    let record = json!({
+        "id": "v", "path": "/v/{*r}", "handler": "proxy", "applications": ["default", "jwt"],
+        "authentication": ["*", "anonymous"], "proxy": { "upstreams": [fixture.upstream] },
+    });
+    fixture.add(record).await;
+    for fields in [vec![], vec![("API-KEY", fixture.ada.as_str())]] {
+        for response in [fixture.send("/v/x", &fields).await, fixture.verify("/v/x", &fields).await]
+        {
+            let vary = response.headers()["vary"].to_str().unwrap().to_ascii_lowercase();
+            for name in ["auth-method", "api-key", "authorization"] {
+                assert!(vary.split(", ").any(|known| known == name), "{name}: {vary}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn request_with_two_credentials_is_ambiguous() {
     let fixture = fixture().await;
