@@ -1,10 +1,12 @@
-//! The id of a request (`X-Request-Id`), by which its lines in several logs are found.
+//! The id of a request (`X-Request-Id`) and of its trace (`traceparent`), by which its lines in
+//! several logs are found.
 
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
 /// The header field with the id.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// The maximum number of bytes of an id of another program.
 const MAX_BYTES: usize = 128;
 
@@ -16,6 +18,33 @@ pub(crate) fn request_id(headers: &HeaderMap, is_proxy: bool) -> HeaderValue {
         (Some(id), None) if is_proxy && is_plain(id) => id.clone(),
         _ => new_id(),
     }
+}
+
+/// The id of the trace that the client or a proxy began, if `traceparent` has the form of W3C Trace
+/// Context, section 3.2.
+pub(crate) fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    let mut given = headers.get_all(TRACEPARENT).iter();
+    let text = match (given.next(), given.next()) {
+        (Some(value), None) => value.to_str().ok()?,
+        _ => return None,
+    };
+    let mut parts = text.split('-');
+    let (version, trace, parent, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |text: &str, length| {
+        let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        text.len() == length && text.bytes().all(is_digit)
+    };
+    // Only version 00 has an end here; later versions may have more parts.
+    let is_valid = is_hex(version, 2)
+        && version != "ff"
+        && (version != "00" || parts.next().is_none())
+        && is_hex(trace, 32)
+        && trace.bytes().any(|b| b != b'0')
+        && is_hex(parent, 16)
+        && parent.bytes().any(|b| b != b'0')
+        && is_hex(flags, 2);
+    is_valid.then_some(trace)
 }
 
 /// Whether an id may stand in every log and header field: letters, digits and `-._~+/=@:`.
@@ -42,6 +71,34 @@ mod tests {
             headers.append(REQUEST_ID, HeaderValue::from_str(id).unwrap());
         }
         request_id(&headers, is_proxy).to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn trace_id_is_that_of_a_valid_traceparent() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let of = |texts: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for text in texts {
+                headers.append(TRACEPARENT, HeaderValue::from_str(text).unwrap());
+            }
+            trace_id(&headers).map(str::to_owned)
+        };
+        let valid = format!("00-{id}-00f067aa0ba902b7-01");
+        assert_eq!(of(&[&valid]).as_deref(), Some(id));
+        assert_eq!(of(&[&format!("01-{id}-00f067aa0ba902b7-01-later")]).as_deref(), Some(id));
+        for invalid in [
+            vec![],
+            vec![valid.as_str(), &valid],
+            vec![""],
+            vec!["00-4bf92f35-00f067aa0ba902b7-01"],
+            vec!["00-00000000000000000000000000000000-00f067aa0ba902b7-01"],
+            vec!["00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01"],
+            vec!["00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01"],
+            vec!["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x"],
+            vec!["ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"],
+        ] {
+            assert_eq!(of(&invalid), None, "{invalid:?}");
+        }
     }
 
     #[test]

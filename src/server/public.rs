@@ -18,7 +18,7 @@ use crate::{
         forwarded::{Report, ReportError, is_among},
         guard::{self, GuardedRequest, Received, bad_request},
         host, method,
-        request_id::{REQUEST_ID, request_id},
+        request_id::{REQUEST_ID, request_id, trace_id},
         response,
     },
     pipeline::{Denial, Gate, Request, ResponseHooks, record::RequestRecord},
@@ -244,6 +244,7 @@ impl Service for Public {
             return response::for_method(&parts.method, response);
         }
         let id = record.identify(|| request_id(&parts.headers, self.is_proxy(peer)));
+        record.trace(|| trace_id(&parts.headers));
         if let Some(id) = id {
             // Scripts and upstreams get the field.
             parts.headers.insert(REQUEST_ID, id.clone());

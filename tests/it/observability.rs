@@ -163,7 +163,9 @@ fn access_log_has_a_line_for_each_request_and_no_secret() {
     let admin = server.admin_credential();
     let target = format!("/user/1?secret=query&k={admin}");
     let allowed = server.request("GET", &target).header("API-KEY", &admin);
-    let allowed = allowed.header("X-Request-Id", "forged-by-a-client").send();
+    let allowed = allowed.header("X-Request-Id", "forged-by-a-client");
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let allowed = allowed.header("traceparent", trace).send();
     assert_eq!(allowed.status, 200);
     let denied = server.request("DELETE", &format!("/user/{}", server.key)).send();
     assert_eq!(denied.status, 401);
@@ -192,6 +194,7 @@ fn access_log_has_a_line_for_each_request_and_no_secret() {
         (&second["outcome"], &second["code"]),
         (&"denied".into(), &"MISSING_API_KEY_HEADER".into())
     );
+    assert_eq!(first["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
     assert_eq!(second["request_id"].as_str(), denied.header("x-request-id"));
     assert_eq!(
         (&third["listener"], &third["request_id"]),

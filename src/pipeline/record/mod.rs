@@ -94,6 +94,7 @@ pub struct RequestRecord {
     /// `None` means that nothing is recorded.
     started: Option<Instant>,
     id: OnceLock<HeaderValue>,
+    trace_id: OnceLock<String>,
     head: OnceLock<RecordedHead>,
     denial: OnceLock<RecordedDenial>,
     facts: OnceLock<RequestFacts>,
@@ -160,6 +161,8 @@ pub struct FinishedRequest<'a> {
     pub listener: ListenerKind,
     /// The id of the request (`X-Request-Id`). `None` means that texts are not recorded.
     pub id: Option<&'a HeaderValue>,
+    /// The id of the request's trace. `None` means that it has none, or that texts are not recorded.
+    pub trace_id: Option<&'a str>,
     /// The time since the head of the request arrived.
     pub duration: Duration,
     /// The status of the response.
@@ -212,6 +215,7 @@ impl RequestRecord {
             observation,
             started: (observation > Observation::Off).then(Instant::now),
             id: OnceLock::new(),
+            trace_id: OnceLock::new(),
             head: OnceLock::new(),
             denial: OnceLock::new(),
             facts: OnceLock::new(),
@@ -226,6 +230,15 @@ impl RequestRecord {
     /// Sets the id of the request if texts are recorded, and returns it.
     pub fn identify(&self, id: impl FnOnce() -> HeaderValue) -> Option<&HeaderValue> {
         (self.observation == Observation::Full).then(|| self.id.get_or_init(id))
+    }
+
+    /// Sets the id of the request's trace, if texts are recorded and it has one.
+    pub fn trace<'t>(&self, id: impl FnOnce() -> Option<&'t str>) {
+        if self.observation == Observation::Full
+            && let Some(id) = id()
+        {
+            let _ = self.trace_id.set(id.to_owned());
+        }
     }
 
     /// A record that keeps nothing.
@@ -275,6 +288,7 @@ impl RequestRecord {
         observer.finished(&FinishedRequest {
             listener,
             id: self.id.get(),
+            trace_id: self.trace_id.get().map(String::as_str),
             duration: started.elapsed(),
             status,
             method: head.map_or(method, |head| &head.method),

@@ -28,7 +28,7 @@ use crate::{
         cors::{PreflightResult, preflight_response},
         forwarded::is_among,
         guard::{GuardedRequest, Received, bad_request},
-        request_id::{REQUEST_ID, request_id},
+        request_id::{REQUEST_ID, request_id, trace_id},
         response,
     },
     pipeline::{CredentialRemoval, Denial, Gate, Phase, record::RequestRecord},
@@ -104,6 +104,7 @@ impl Verify {
             return report(&no_endpoint());
         }
         let id = record.identify(|| request_id(&parts.headers, true));
+        record.trace(|| trace_id(&parts.headers));
         let original = match dialect.read(parts, &self.trusted) {
             Ok(original) => original,
             Err(problem) => return report(&bad_request(problem)),

@@ -31,8 +31,17 @@ impl Line<'_> {
 
     /// The fields in their order. A field without a value is left out.
     fn fields(&self) -> Map<String, Value> {
-        let FinishedRequest { listener, id, duration, status, method, head, denial, facts } =
-            self.request;
+        let FinishedRequest {
+            listener,
+            id,
+            trace_id,
+            duration,
+            status,
+            method,
+            head,
+            denial,
+            facts,
+        } = self.request;
         let mut fields = Map::new();
         let mut add = |name: &str, value: Value| {
             fields.insert(name.to_owned(), value);
@@ -40,6 +49,9 @@ impl Line<'_> {
         add("time", json!(self.time.to_string()));
         if let Some(id) = id.and_then(|id| id.to_str().ok()) {
             add("request_id", json!(text(id)));
+        }
+        if let Some(id) = trace_id {
+            add("trace_id", json!(id));
         }
         add("listener", json!(listener.name()));
         if let Some(head) = head {
@@ -183,6 +195,7 @@ mod tests {
         let request = FinishedRequest {
             listener: ListenerKind::Public,
             id: Some(&id),
+            trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
             duration: Duration::from_micros(1500),
             status: StatusCode::OK,
             method: &Method::GET,
@@ -200,11 +213,11 @@ mod tests {
         let [json, logfmt, combined] = lines("/orders/1", "ann", false);
         assert_eq!(
             json,
-            r#"{"time":"2023-11-14T22:13:20.123456Z","request_id":"r-1","listener":"public","client":"203.0.113.7","host":"api.example","method":"GET","path":"/orders/1","status":200,"duration_ms":1.5,"outcome":"allowed","resource":"orders","application":"default","uid":7,"user":"ann","decision_ms":0.012}"#
+            r#"{"time":"2023-11-14T22:13:20.123456Z","request_id":"r-1","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","listener":"public","client":"203.0.113.7","host":"api.example","method":"GET","path":"/orders/1","status":200,"duration_ms":1.5,"outcome":"allowed","resource":"orders","application":"default","uid":7,"user":"ann","decision_ms":0.012}"#
         );
         assert_eq!(
             logfmt,
-            "time=2023-11-14T22:13:20.123456Z request_id=r-1 listener=public client=203.0.113.7 host=api.example method=GET path=/orders/1 status=200 duration_ms=1.5 outcome=allowed resource=orders application=default uid=7 user=ann decision_ms=0.012"
+            "time=2023-11-14T22:13:20.123456Z request_id=r-1 trace_id=4bf92f3577b34da6a3ce929d0e0e4736 listener=public client=203.0.113.7 host=api.example method=GET path=/orders/1 status=200 duration_ms=1.5 outcome=allowed resource=orders application=default uid=7 user=ann decision_ms=0.012"
         );
         assert_eq!(
             combined,

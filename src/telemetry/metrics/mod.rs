@@ -72,7 +72,17 @@ mod tests {
     ) -> FinishedRequest<'a> {
         let status = denial.as_ref().map_or(StatusCode::OK, |denial| denial.status);
         let (listener, duration) = (ListenerKind::Public, Duration::from_millis(6));
-        FinishedRequest { listener, id: None, duration, status, method, head: None, denial, facts }
+        FinishedRequest {
+            listener,
+            id: None,
+            trace_id: None,
+            duration,
+            status,
+            method,
+            head: None,
+            denial,
+            facts,
+        }
     }
 
     fn denial<'a>(code: &'a Cow<'static, str>) -> DenialFacts<'a> {

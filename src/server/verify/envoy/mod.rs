@@ -32,7 +32,7 @@ use crate::{
         forwarded::{self, ReportError, is_among},
         guard::bad_request,
         host, method,
-        request_id::request_id,
+        request_id::{request_id, trace_id},
         response,
     },
     pipeline::{CredentialRemoval, Denial, Phase, record::RequestRecord},
@@ -99,6 +99,7 @@ impl Envoy {
             Ok(original) => {
                 let headers = &described.headers;
                 record.identify(|| request_id(headers, true));
+                record.trace(|| trace_id(headers));
                 let mut removed = RemovedCredential::default();
                 let on_removal = |removal: &CredentialRemoval<'_>| {
                     removed = RemovedCredential::new(removal, headers, original.query);
