@@ -16,7 +16,7 @@ use crate::{
     api::{Api, HostNames},
     cli::{
         client::local::{ApiFuture, InProcessApi},
-        instance::users,
+        instance::{tls::ListenerCertificates, users},
     },
     config::Settings,
     handlers::{BodyLimits, ClientBody, Payload, PayloadResponse, RequestBody, UrlScheme},
@@ -50,6 +50,12 @@ impl AdminFace {
     #[must_use]
     pub fn with_host_names(self, names: Option<HostNames>) -> Self {
         Self { names: names.map(Arc::new), ..self }
+    }
+
+    /// Lets the health check show the problem of the listeners' certificates.
+    #[must_use]
+    pub fn with_certificates(self, certificates: ListenerCertificates) -> Self {
+        Self { api: self.api.with_certificates(move || certificates.problem()), ..self }
     }
 
     async fn decide(

@@ -282,6 +282,7 @@ async fn serve_all(
         .tcp_address()
         .map(|address| HostNames::new(address, settings.admin.names.iter().cloned()));
     let api = AdminFace::new(gate, accounts, settings).with_host_names(names);
+    let api = api.with_certificates(certificates.clone());
 
     let stop = signals.stop;
     if let Some(path) = &settings.server.health_path {
