@@ -1,6 +1,7 @@
 //! Runs every check on the seeds in `fuzz/seeds/`, and on mutants of them.
 //!
-//! For a longer run: `KEYWARD_FUZZ_SECONDS=600 cargo test --lib fuzzing` (this time for each check).
+//! For a longer run, with this time for each check:
+//! `KEYWARD_FUZZ_SECONDS=600 cargo test --lib fuzzing::`.
 
 use std::{
     fs,

@@ -23,7 +23,8 @@ use super::{
 };
 use crate::files::{self, Changes, Readers};
 
-/// How often the files are read without a change: a certificate that is not valid yet becomes valid.
+/// How often the files are read without a change: a certificate that is not valid yet can become
+/// valid.
 const RECHECK: Duration = Duration::from_secs(600);
 /// The maximum size of a file, in bytes.
 const MAX_FILE: u64 = 1 << 20;

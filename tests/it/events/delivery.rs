@@ -100,9 +100,9 @@ fn pending_webhook_survives_a_kill_and_status_410_ends_its_retries() {
     server.add_user("bob", &[]);
     let site = server.kill();
     let receiver = Receiver::new(&[410, 204]);
-    let text = std::fs::read_to_string(site.path().join("config.toml")).unwrap();
+    let text = fs::read_to_string(site.path().join("config.toml")).unwrap();
     let text = text.replace(&format!(":{port}/"), &format!(":{}/", receiver.port));
-    std::fs::write(site.path().join("config.toml"), text).unwrap();
+    fs::write(site.path().join("config.toml"), text).unwrap();
     let server = Server::start(site, String::new());
     assert_eq!(receiver.wait_for(1)[0].body["user"], "bob");
     server.add_user("eve", &[]);

@@ -41,6 +41,8 @@ async fn upstream(
     upstream_with(move |mut stream, _| {
         let certificates = certificates.clone();
         async move {
+            // A reset discards what the kernel holds back.
+            stream.set_nodelay(true).unwrap();
             let mut stream = match certificates {
                 None => {
                     respond(&mut stream, response).await;
