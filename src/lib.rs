@@ -76,6 +76,9 @@ pub mod api;
 pub mod cli;
 #[cfg(feature = "server")]
 mod config;
+#[cfg(all(any(test, feature = "fuzzing"), feature = "server"))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]

@@ -10,23 +10,36 @@ use crate::{
     handlers::PayloadResponse,
 };
 
+/// Returns the problem of the listeners' certificates. `None` means that there is none.
+type CertificateProblem<'a> = &'a (dyn Fn() -> Option<String> + Send + Sync);
+
 /// The response to a health check. `None` means that the request is not a health check.
-pub(super) fn respond(head: &Parts, accounts: &Accounts) -> Option<PayloadResponse> {
+pub(super) fn respond(
+    head: &Parts,
+    accounts: &Accounts,
+    certificates: Option<CertificateProblem<'_>>,
+) -> Option<PayloadResponse> {
     if ![Method::GET, Method::HEAD].contains(&head.method) {
         return None;
     }
     match head.uri.path() {
         "/health/alive" => Some(response::json(StatusCode::OK, &json!({ "status": "alive" }))),
-        "/health/ready" => Some(ready(accounts)),
+        "/health/ready" => Some(ready(accounts, certificates)),
         _ => None,
     }
 }
 
 /// The response to `/health/ready`. If the store has stopped writing, the server continues to
 /// decide requests, but the server is not ready, because an operator has to repair the store.
-fn ready(accounts: &Accounts) -> PayloadResponse {
+fn ready(accounts: &Accounts, certificates: Option<CertificateProblem<'_>>) -> PayloadResponse {
     match accounts.fault() {
-        None => response::json(StatusCode::OK, &ready_body(accounts)),
+        None => {
+            let mut body = ready_body(accounts);
+            if let Some(problem) = certificates.and_then(|problem| problem()) {
+                body["certificate_problem"] = problem.into();
+            }
+            response::json(StatusCode::OK, &body)
+        }
         Some(fault) => {
             let reason = format!("The store stopped writing: {fault}. Fix the cause and restart.");
             let body = json!({ "status": "unready", "reason": reason });
@@ -41,7 +54,7 @@ fn ready(accounts: &Accounts) -> PayloadResponse {
 ///
 /// A broken audit trail does not make a server unready either: decisions do not need the trail, and
 /// a restart would not repair it. The same is true for a scheduled backup that could not be
-/// written.
+/// written, and for a certificate that is not valid.
 fn ready_body(accounts: &Accounts) -> Value {
     let mut body = json!({ "status": "ready" });
     let problems = accounts.scripts().problems().len();

@@ -4,7 +4,7 @@
 //! listener. The API does not handle connections, so the command line can call the API in its own
 //! process while no server runs.
 
-mod apply;
+pub(crate) mod apply;
 mod audit;
 mod backup;
 mod browser;
@@ -50,6 +50,9 @@ pub struct Api {
     /// Explains how the public listener would decide a request. `None` means that there is no
     /// public listener.
     explainer: Option<Arc<dyn Explain>>,
+    /// Tells whether a certificate of a listener is not valid, or only for a few more days. `None`
+    /// means that no listener has a certificate.
+    certificates: Option<Arc<dyn Fn() -> Option<String> + Send + Sync>>,
 }
 
 /// An authorized request to the API.
@@ -67,13 +70,23 @@ struct ApiRequest<'a> {
 impl Api {
     /// The API for these accounts, without `POST /api/v1/explain`.
     pub fn new(gate: Gate, accounts: Accounts, limits: BodyLimits) -> Self {
-        Self { gate, accounts, limits, explainer: None }
+        Self { gate, accounts, limits, explainer: None, certificates: None }
     }
 
     /// Enables `POST /api/v1/explain`.
     #[must_use]
     pub fn explaining(mut self, explainer: impl Explain + 'static) -> Self {
         self.explainer = Some(Arc::new(explainer));
+        self
+    }
+
+    /// Lets `/health/ready` show the problem of the listeners' certificates.
+    #[must_use]
+    pub(crate) fn with_certificates(
+        mut self,
+        problem: impl Fn() -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.certificates = Some(Arc::new(problem));
         self
     }
 
@@ -103,7 +116,8 @@ impl Api {
         process: Option<OperatorProcess>,
         record: &RequestRecord,
     ) -> Result<PayloadResponse, Denial> {
-        if let Some(response) = health::respond(head, &self.accounts) {
+        if let Some(response) = health::respond(head, &self.accounts, self.certificates.as_deref())
+        {
             return Ok(response);
         }
         let result = self.authorize_and_respond(head, body, client, process, record).await;

@@ -6,6 +6,8 @@
 
 mod client;
 mod commands;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod instance;
 mod terminal;
 #[cfg(test)]

@@ -28,7 +28,7 @@ impl Default for BackupSection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebhookSection {
-    /// The URL: http:// or https://, a host, and optionally a port and a path.
+    /// The URL: http:// or https://, a host, and optionally a port, a path and a query.
     pub url: String,
     /// The name of the file in scripts.secrets_dir that contains the signing secret: `whsec_`
     /// followed by base64, or any other text.

@@ -4,13 +4,14 @@
 mod actor;
 mod body;
 mod client_body;
-mod entity_user;
+pub(crate) mod entity_user;
 mod identity;
 mod override_fields;
 mod payload;
 mod proxy;
 mod respond;
 mod script;
+mod trailers;
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -27,6 +28,8 @@ pub(crate) use identity::IdentityHeader;
 pub(crate) use override_fields::is_override;
 pub use payload::{BodyError, BodyStream, PassThrough, Payload};
 use proxy::Proxies;
+#[cfg(feature = "server")]
+pub(crate) use trailers::is_forbidden_trailer;
 
 use crate::{
     accounts::Accounts,

@@ -5,6 +5,8 @@
 mod cache;
 pub(crate) mod cors;
 pub(crate) mod forwarded;
+#[cfg(all(any(test, feature = "fuzzing"), feature = "server"))]
+pub(crate) mod fuzz;
 pub(crate) mod guard;
 pub(crate) mod host;
 mod kept;

@@ -5,6 +5,8 @@ mod accept;
 mod accept_errors;
 mod connection;
 mod explain;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod health;
 mod listener;
 mod observed;

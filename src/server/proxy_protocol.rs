@@ -9,8 +9,8 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
 /// The first bytes of a version 2 header. A version 1 header is at least this long, so the
 /// reader can read this number of bytes before it knows the version.
-const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-const VERSION_1: &[u8] = b"PROXY ";
+pub(super) const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+pub(super) const VERSION_1: &[u8] = b"PROXY ";
 /// The maximum number of bytes of the version 1 line, including its line end (section 2.1).
 const MAX_LINE: usize = 107;
 /// The maximum number of bytes after the fixed part of a version 2 header. Addresses take 36 bytes,
@@ -48,8 +48,13 @@ pub(super) async fn read_header(
     } else {
         return Err(ProxyHeaderError::Missing);
     }
+    parse(&header)
+}
+
+/// The client's address in a complete header, as [`read_header`] returns it.
+pub(super) fn parse(header: &[u8]) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     let config = ParseConfig { include_tlvs: false, ..ParseConfig::default() };
-    match ProxyHeader::parse(&header, config) {
+    match ProxyHeader::parse(header, config) {
         Ok((parsed, length)) if length == header.len() => {
             let client = parsed.proxied_address().map(|address| address.source);
             Ok(client.map(|client| SocketAddr::new(client.ip().to_canonical(), client.port())))

@@ -12,6 +12,8 @@ pub mod convert;
 mod digest;
 mod disk;
 mod engine;
+#[cfg(all(any(test, feature = "fuzzing"), feature = "server"))]
+pub(crate) mod fuzz;
 mod marker;
 mod memory;
 mod open;

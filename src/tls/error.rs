@@ -28,11 +28,38 @@ pub enum TlsError {
     /// A file has no private key.
     #[error("{}: the file contains no private key (-----BEGIN PRIVATE KEY-----)", .0.display())]
     NoKey(PathBuf),
+    /// The file of the certificate has no key, and no other file is configured for the key.
+    #[error("{}: the file contains no private key. Set tls_key to the file of the certificate's private key, or append the key to this file", .0.display())]
+    NoKeyInCertificate(PathBuf),
+    /// A certificate of the chain belongs to no other certificate of the file.
+    #[error("{}: certificate {number} in the file signed none of the others. The file must contain the server's certificate, followed by the certificates that signed it", .path.display())]
+    Unrelated {
+        /// The certificate's file.
+        path: PathBuf,
+        /// The number of the certificate in the file, from 1.
+        number: usize,
+    },
+    /// A certificate that should sign clients' certificates may sign none.
+    #[error("{}: the certificate of {subject} is not an authority, so it signs no clients' certificates. Put the certificate that signed it into this file", .path.display())]
+    NotAnAuthority {
+        /// The file.
+        path: PathBuf,
+        /// The name in the certificate.
+        subject: String,
+    },
+    /// A new certificate is not valid now, while the current one is.
+    #[error("{}: the new certificate {warning}", .path.display())]
+    NotValidNow {
+        /// The certificate's file.
+        path: PathBuf,
+        /// When the certificate is valid.
+        warning: String,
+    },
     /// The key needs a passphrase.
     #[error("{}: the private key is encrypted, and nobody can enter its passphrase when the server starts. Decrypt the key with: openssl pkey -in OLD -out NEW", .0.display())]
     EncryptedKey(PathBuf),
     /// The key has an unsupported kind.
-    #[error("{}: the private key has an unsupported kind. Supported are RSA, ECDSA (P-256, P-384) and Ed25519", .0.display())]
+    #[error("{}: the private key has an unsupported kind. Supported are RSA with 2048 to 4096 bits, ECDSA (P-256, P-384) and Ed25519", .0.display())]
     UnsupportedKey(PathBuf),
     /// The key belongs to another certificate.
     #[error("the private key in {} does not belong to the first certificate in {}. The first certificate must be the server's own, followed by the certificates that signed it", .key.display(), .certificate.display())]

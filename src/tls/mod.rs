@@ -13,6 +13,8 @@ pub(crate) mod test_authority;
 #[cfg(test)]
 #[cfg(feature = "server")]
 mod tests;
+#[cfg(feature = "server")]
+mod x509;
 
 use std::sync::Arc;
 

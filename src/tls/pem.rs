@@ -19,6 +19,8 @@ pub(super) fn certificates(
     match found {
         Ok(found) if found.is_empty() => Err(TlsError::NoCertificate(path.to_owned())),
         Ok(found) => Ok(found),
+        // A key in the file, whose block has headers.
+        Err(_) if is_encrypted(text) => Err(TlsError::EncryptedKey(path.to_owned())),
         Err(_) => Err(TlsError::BrokenPem(path.to_owned())),
     }
 }
@@ -27,7 +29,7 @@ pub(super) fn certificates(
 pub(super) fn key(text: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     check_pem(text, path)?;
     PrivateKeyDer::from_pem_slice(text).map_err(|problem| match problem {
-        pem::Error::NoItemsFound if is_encrypted(text) => TlsError::EncryptedKey(path.to_owned()),
+        _ if is_encrypted(text) => TlsError::EncryptedKey(path.to_owned()),
         pem::Error::NoItemsFound => TlsError::NoKey(path.to_owned()),
         _ => TlsError::BrokenPem(path.to_owned()),
     })
@@ -37,6 +39,12 @@ pub(super) fn key(text: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, Tl
 /// format in the first header of the block.
 fn is_encrypted(text: &[u8]) -> bool {
     contains(text, b"ENCRYPTED PRIVATE KEY") || contains(text, b"Proc-Type: 4,ENCRYPTED")
+}
+
+/// Whether a file has a private key, of any kind.
+#[cfg(feature = "server")]
+pub(super) fn has_key(text: &[u8]) -> bool {
+    contains(text, b"PRIVATE KEY-----")
 }
 
 fn check_pem(text: &[u8], path: &Path) -> Result<(), TlsError> {

@@ -4,6 +4,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -16,9 +17,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use zeroize::Zeroizing;
 
-use super::{TlsError, pem, provider};
+use super::{
+    TlsError, pem, provider,
+    x509::{self, Validity, ValidityWarning},
+};
 use crate::files::{self, Changes, Readers};
 
+/// How often the files are read without a change: a certificate that is not valid yet can become
+/// valid.
+const RECHECK: Duration = Duration::from_secs(600);
 /// The maximum size of a file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -57,6 +64,14 @@ struct LoadedConfig {
     config: Arc<ServerConfig>,
     /// Digest of everything that was read.
     digest: blake3::Hash,
+    /// When the certificates are valid. `None` means that this is unknown.
+    validity: Option<Validity>,
+}
+
+impl LoadedConfig {
+    fn warning(&self, now: i64) -> Option<ValidityWarning> {
+        self.validity?.warning(now)
+    }
 }
 
 /// The outcome of reading the files again.
@@ -81,15 +96,30 @@ impl Certificates {
     /// Reads the files again. Open connections keep their certificate.
     ///
     /// # Errors
-    /// A file is invalid, or certificate and key do not match. The current certificate stays in
-    /// use.
+    /// A file is invalid, certificate and key do not match, or the new certificate is not valid now
+    /// and the current one is. The current certificate stays in use.
     pub fn reload(&self) -> Result<Reloaded, TlsError> {
         let new = self.0.files.load()?;
-        if new.digest == self.0.loaded.load().digest {
+        let current = self.0.loaded.load();
+        if new.digest == current.digest {
             return Ok(Reloaded::Unchanged);
+        }
+        let now = x509::now();
+        let is_invalid = |warning: &ValidityWarning| warning.is_invalid();
+        if let Some(warning) = new.warning(now).filter(is_invalid)
+            && !current.warning(now).is_some_and(ValidityWarning::is_invalid)
+        {
+            let (path, warning) = (self.0.files.certificate.clone(), warning.to_string());
+            return Err(TlsError::NotValidNow { path, warning });
         }
         self.0.loaded.store(Arc::new(new));
         Ok(Reloaded::New)
+    }
+
+    /// Tells if the certificate in use is not valid now, or only for a few more days: `expires in 3
+    /// days, at …`. `None` means that all is well.
+    pub fn warning(&self) -> Option<String> {
+        self.0.loaded.load().warning(x509::now()).map(|warning| warning.to_string())
     }
 
     /// Reloads the files each time that one of their folders changes, without an end. Calls
@@ -105,7 +135,7 @@ impl Certificates {
         // A problem is reported once, however often the folder changes.
         let mut last = String::new();
         loop {
-            changes.next().await;
+            let _ = tokio::time::timeout(RECHECK, changes.next()).await;
             let outcome = self.clone().reload_in_background().await;
             let problem = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
             let is_known = std::mem::replace(&mut last, problem) == last;
@@ -126,7 +156,8 @@ impl Certificates {
         let loaded = self.0.loaded.load();
         let mut config = (*loaded.config).clone();
         config.alpn_protocols.clear();
-        let new = LoadedConfig { config: Arc::new(config), digest: loaded.digest };
+        let (config, digest, validity) = (Arc::new(config), loaded.digest, loaded.validity);
+        let new = LoadedConfig { config, digest, validity };
         self.0.loaded.store(Arc::new(new));
         drop(loaded);
         self
@@ -153,8 +184,13 @@ impl TlsFiles {
     }
 
     fn load(&self) -> Result<LoadedConfig, TlsError> {
-        let readers = if self.certificate == self.key { Readers::OwnerOnly } else { Readers::All };
-        let certificate_text = read(&self.certificate, readers)?;
+        let mut certificate_text = read(&self.certificate, Readers::All)?;
+        if self.certificate == self.key {
+            if !pem::has_key(&certificate_text) && !certificate_text.is_empty() {
+                return Err(TlsError::NoKeyInCertificate(self.certificate.clone()));
+            }
+            certificate_text = read(&self.certificate, Readers::OwnerOnly)?;
+        }
         let chain = pem::certificates(&certificate_text, &self.certificate)?;
         let key_text = read(&self.key, Readers::OwnerOnly)?;
         let key = pem::key(&key_text, &self.key)?;
@@ -176,6 +212,10 @@ impl TlsFiles {
                 _ => TlsError::UnsupportedKey(self.key.clone()),
             }
         })?;
+        if let Some(number) = x509::unrelated(&chain) {
+            return Err(TlsError::Unrelated { path: self.certificate.clone(), number });
+        }
+        let validity = Validity::of(&chain);
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|problem| bad_certificate(&self.certificate, &problem))?;
@@ -187,7 +227,7 @@ impl TlsFiles {
             .with_single_cert(chain, key)
             .map_err(|problem| bad_certificate(&self.certificate, &problem))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(LoadedConfig { config: Arc::new(config), digest: digest.finalize() })
+        Ok(LoadedConfig { config: Arc::new(config), digest: digest.finalize(), validity })
     }
 
     fn verifier(
@@ -201,6 +241,10 @@ impl TlsFiles {
         };
         let text = read(path, Readers::All)?;
         digest.update(&text);
+        let certificates = pem::certificates(&text, path)?;
+        if let Some(subject) = certificates.iter().find_map(x509::name_of_leaf) {
+            return Err(TlsError::NotAnAuthority { path: path.clone(), subject });
+        }
         let roots = roots(&text, path)?;
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
         let builder = if is_optional { builder.allow_unauthenticated() } else { builder };

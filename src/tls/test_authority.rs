@@ -42,7 +42,16 @@ impl Authority {
 
     /// Signs a certificate for this name or address.
     pub fn signs(&self, name: &str) -> CertificateWithKey {
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        self.signs_in(name, 1975..4096)
+    }
+
+    /// Signs a certificate that is valid from the first day of one year to that of another.
+    pub fn signs_in(&self, name: &str, years: std::ops::Range<i32>) -> CertificateWithKey {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        // Otherwise the authority, whose name is the default as well, would seem to be this.
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.not_before = rcgen::date_time_ymd(years.start, 1, 1);
+        params.not_after = rcgen::date_time_ymd(years.end, 1, 1);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
         CertificateWithKey { certificate, key: key.serialize_pem() }

@@ -26,6 +26,10 @@ fn error_names_the_file_and_the_problem() {
     let begin = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let encrypted =
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    // The form of openssl 1, with fields at the beginning of the block.
+    let with_fields = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END EC PRIVATE KEY-----\n";
+    let with_key = [pair.certificate.as_str(), with_fields].concat();
+    let unrelated = [pair.certificate.as_str(), &Authority::new().signs("b").certificate].concat();
     for (name, text, expected) in [
         ("server.pem", "", "server.pem: the file is not PEM: "),
         ("server.pem", "\u{0}\u{1}", "server.pem: the file is not PEM: "),
@@ -35,6 +39,9 @@ fn error_names_the_file_and_the_problem() {
         ("server.key", "", "server.key: the file is not PEM: "),
         ("server.key", pair.certificate.as_str(), "server.key: the file contains no private key"),
         ("server.key", encrypted, "server.key: the private key is encrypted"),
+        ("server.key", with_fields, "server.key: the private key is encrypted"),
+        ("server.pem", &with_key, "server.pem: the private key is encrypted"),
+        ("server.pem", &unrelated, "server.pem: certificate 2 in the file signed none of"),
     ] {
         pair.write(folder);
         fs::write(folder.join(name), text).unwrap();
@@ -52,6 +59,90 @@ fn error_names_the_file_and_the_problem() {
         let expected = format!("{name}: it cannot be read: No such file or directory (os error 2)");
         assert_eq!(load_error(&files, folder), expected);
     }
+}
+
+#[test]
+fn certificates_that_signed_the_certificate_may_follow_in_any_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let pair = authority.signs("a.example");
+    let files = pair.write(folder.path());
+    let (own, root) = (pair.certificate.as_str(), authority.certificate.as_str());
+    for chain in [vec![own, root], vec![own, own, root], vec![own, root, root]] {
+        fs::write(&files.certificate, chain.concat()).unwrap();
+        assert!(Certificates::load(files.clone()).is_ok(), "{}", chain.len());
+    }
+}
+
+#[test]
+fn authority_of_clients_may_sign_certificates() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let files = authority.signs("a.example").write(folder.path());
+    let ca = folder.path().join("ca.pem");
+    for clients in [ClientAuth::Required(ca.clone()), ClientAuth::Optional(ca.clone())] {
+        let files = TlsFiles { clients, ..files.clone() };
+        fs::write(&ca, &authority.certificate).unwrap();
+        assert!(Certificates::load(files.clone()).is_ok());
+        let leaf = authority.signs("client").certificate;
+        fs::write(&ca, [authority.certificate.as_str(), &leaf].concat()).unwrap();
+        let problem = load_error(&files, folder.path());
+        assert!(problem.starts_with("ca.pem: the certificate of CN=client"), "{problem}");
+    }
+}
+
+#[test]
+fn weak_key_and_missing_key_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = Authority::new().signs("a.example");
+    let files = pair.write(folder.path());
+    let weak = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:1024", "-nodes", "-subj", "/CN=a", "-keyout"])
+        .args([&files.key, Path::new("-out"), &files.certificate])
+        .output()
+        .unwrap();
+    assert!(weak.status.success());
+    fs::set_permissions(&files.key, fs::Permissions::from_mode(0o600)).unwrap();
+    let problem = load_error(&files, folder.path());
+    assert!(problem.contains("RSA with 2048 to 4096 bits"), "{problem}");
+    // Without tls_key, the key is expected in the file of the certificate.
+    let files = TlsFiles { key: files.certificate.clone(), ..pair.write(folder.path()) };
+    for mode in [0o600, 0o644] {
+        fs::set_permissions(&files.certificate, fs::Permissions::from_mode(mode)).unwrap();
+        let problem = load_error(&files, folder.path());
+        let expected = "server.pem: the file contains no private key. Set tls_key to";
+        assert!(problem.starts_with(expected), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn certificate_that_is_not_valid_now_never_replaces_a_valid_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let files = authority.signs("a.example").write(folder.path());
+    let certificates = Certificates::load(files.clone()).unwrap();
+    assert_eq!(certificates.warning(), None);
+    for (years, expected) in [
+        (2001..2002, "the new certificate expired at 2002-01-01T00:00:00Z"),
+        (4000..4001, "the new certificate is not valid before 4000-01-01T00:00:00Z"),
+    ] {
+        authority.signs_in("a.example", years).write(folder.path());
+        let problem = certificates.reload().unwrap_err().to_string();
+        assert!(problem.ends_with(expected), "{problem}");
+        handshake(&certificates, &client(&authority, "a.example")).await.unwrap();
+        assert_eq!(certificates.warning(), None);
+    }
+    // At the start there is no better one. Any other one may replace it.
+    let expired =
+        Certificates::load(authority.signs_in("a.example", 2001..2002).write(folder.path()));
+    let expired = expired.unwrap();
+    assert_eq!(expired.warning().as_deref(), Some("expired at 2002-01-01T00:00:00Z"));
+    handshake(&expired, &client(&authority, "a.example")).await.unwrap_err();
+    authority.signs_in("a.example", 2002..2003).write(folder.path());
+    assert_eq!(expired.reload().unwrap(), Reloaded::New);
+    authority.signs("a.example").write(folder.path());
+    assert_eq!(expired.reload().unwrap(), Reloaded::New);
+    handshake(&expired, &client(&authority, "a.example")).await.unwrap();
 }
 
 #[test]

@@ -21,6 +21,8 @@ const MAX_HEADER_BYTES: usize = 16_384;
 /// Sends requests to one receiver.
 pub(super) struct Client {
     target: Target,
+    /// The path and the query of the URL.
+    path: String,
     /// `None` means plain HTTP.
     tls: Option<TlsClient>,
     timeout: Duration,
@@ -42,6 +44,7 @@ impl Client {
     /// The host is no valid TLS server name.
     pub fn new(
         target: Target,
+        query: Option<&str>,
         authorities: Option<RootCertStore>,
         timeout: Duration,
     ) -> io::Result<Self> {
@@ -49,14 +52,19 @@ impl Client {
             Transport::Clear => None,
             Transport::Tls => Some(TlsClient::new(&target.host, authorities, b"http/1.1")?),
         };
-        Ok(Self { target, tls, timeout })
+        let mut path = if target.base.is_empty() { "/".to_owned() } else { target.base.clone() };
+        if let Some(query) = query {
+            path.push('?');
+            path.push_str(query);
+        }
+        Ok(Self { target, path, tls, timeout })
     }
 
     /// Sends a webhook. A redirect is not followed, since it could lead to any host.
     pub async fn send(&self, id: &str, time: Timestamp, signature: &str, body: &str) -> Delivered {
         let request = Request::builder()
             .method(Method::POST)
-            .uri(if self.target.base.is_empty() { "/" } else { &self.target.base })
+            .uri(&self.path)
             .header(header::HOST, &self.target.authority)
             .header(header::USER_AGENT, concat!("Keyward/", env!("CARGO_PKG_VERSION")))
             .header(header::CONTENT_TYPE, "application/json")
@@ -96,8 +104,9 @@ impl Client {
     }
 }
 
-/// Sends the request, and returns the status of the response. The body of the response is not read.
-/// The connection is closed when it is dropped.
+/// Sends the request, and returns the status of the response. The body of the response is not read,
+/// and the way in which the receiver closes the connection after the head does not matter. The
+/// connection is closed when it is dropped.
 async fn status<S>(stream: S, request: Request<Full<Bytes>>) -> Result<StatusCode, String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -123,7 +132,7 @@ where
 mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpListener,
+        net::{TcpListener, TcpStream},
     };
 
     use super::*;
@@ -149,7 +158,7 @@ mod tests {
 
     async fn send(host: &str, port: u16, roots: Option<RootCertStore>) -> Delivered {
         let target = Target::parse(&format!("https://{host}:{port}/in")).unwrap();
-        let client = Client::new(target, roots, Duration::from_secs(9)).unwrap();
+        let client = Client::new(target, None, roots, Duration::from_secs(9)).unwrap();
         client.send("msg_1", Timestamp(1), "v1,x", "{}").await
     }
 
@@ -170,6 +179,95 @@ mod tests {
         }
     }
 
+    /// The ways in which a receiver closes a connection after its response.
+    #[derive(Debug, Clone, Copy)]
+    enum Close {
+        /// A TLS stream without close_notify.
+        Abrupt,
+        Reset,
+        HalfClose,
+        /// The receiver keeps the connection open.
+        Never,
+    }
+
+    /// Starts a receiver without TLS, or with this certificate, that closes in this way.
+    async fn closing_receiver(
+        certificates: Option<Certificates>,
+        response: &'static str,
+        close: Close,
+    ) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let answer = move |close, stream: &TcpStream| {
+            if matches!(close, Close::Reset) {
+                socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+        };
+        tokio::spawn(async move {
+            let mut kept = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = vec![0; 4096];
+                let Some(certificates) = &certificates else {
+                    let _ = stream.read(&mut head).await;
+                    let _ = stream.write_all(response.as_bytes()).await;
+                    answer(close, &stream);
+                    match close {
+                        Close::HalfClose => {
+                            let _ = stream.shutdown().await;
+                            kept.push(stream);
+                        }
+                        Close::Never => kept.push(stream),
+                        Close::Abrupt | Close::Reset => {}
+                    }
+                    continue;
+                };
+                let Ok(mut stream) = certificates.accept(stream).await else { continue };
+                let _ = stream.read(&mut head).await;
+                let _ = stream.write_all(response.as_bytes()).await;
+                let _ = stream.flush().await;
+                // Without its TLS, the stream is closed without close_notify.
+                let stream = stream.into_inner().0;
+                answer(close, &stream);
+                match close {
+                    Close::HalfClose | Close::Never => kept.push(stream),
+                    Close::Abrupt | Close::Reset => {}
+                }
+            }
+        });
+        port
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn complete_response_counts_in_whatever_way_the_receiver_closes() {
+        let authority = Authority::new();
+        let lengths = [
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            "HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n",
+            "HTTP/1.0 200 OK\r\n\r\nuntil the end",
+        ];
+        for response in lengths {
+            for close in [Close::Abrupt, Close::Reset, Close::HalfClose, Close::Never] {
+                for is_tls in [true, false] {
+                    let certificates = is_tls.then(|| authority.signs("localhost").loaded());
+                    let port = closing_receiver(certificates, response, close).await;
+                    let scheme = if is_tls { "https" } else { "http" };
+                    let url = format!("{scheme}://localhost:{port}/in");
+                    let target = Target::parse(&url).unwrap();
+                    let timeout = Duration::from_secs(9);
+                    let roots = authority.roots();
+                    let client = Client::new(target, Some("a=b"), roots, timeout).unwrap();
+                    // The order of the last bytes and the end is a race.
+                    for _ in 0..10 {
+                        let outcome = client.send("msg_1", Timestamp(1), "v1,x", "{}").await;
+                        assert_eq!(outcome, Delivered::Accepted, "{url} {response:?} {close:?}");
+                    }
+                }
+            }
+        }
+    }
+
     #[tokio::test]
     async fn response_without_success_status_is_a_failure() {
         let trusted = Authority::new();
@@ -178,33 +276,6 @@ mod tests {
             let port = receiver(trusted.signs("localhost").loaded(), response).await;
             let outcome = send("localhost", port, trusted.roots()).await;
             assert!(matches!(outcome, Delivered::Failed(_)), "{response:?} {outcome:?}");
-        }
-    }
-
-    /// The receiver resets the connection right after its response.
-    #[tokio::test]
-    async fn complete_response_counts_whatever_follows() {
-        for response in [
-            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-            "HTTP/1.1 200 OK\r\n\r\nok",
-            "HTTP/1.1 204 No Content\r\n\r\n",
-        ] {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let port = listener.local_addr().unwrap().port();
-            tokio::spawn(async move {
-                while let Ok((mut stream, _)) = listener.accept().await {
-                    let _ = stream.read(&mut [0; 16]).await;
-                    let _ = stream.write_all(response.as_bytes()).await;
-                    let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-                }
-            });
-            let target = Target::parse(&format!("http://127.0.0.1:{port}/in")).unwrap();
-            let client = Client::new(target, None, Duration::from_secs(9)).unwrap();
-            for attempt in 0..50 {
-                let outcome = client.send("msg_1", Timestamp(1), "v1,x", "{}").await;
-                assert_eq!(outcome, Delivered::Accepted, "{attempt} {response:?}");
-            }
         }
     }
 }

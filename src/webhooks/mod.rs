@@ -37,14 +37,37 @@ const BACKOFF: u32 = 4;
 pub struct Receiver {
     /// The name in the configuration.
     pub name: String,
-    /// The URL.
+    /// The URL without its query.
     pub target: Target,
+    /// The query of the URL. `None` means that the URL has none.
+    pub query: Option<String>,
     /// The key of the signature: `whsec_` followed by base64, or any other text.
     pub secret: Secret,
     /// The certificate authorities that are trusted. `None` means the public authorities.
     pub authorities: Option<RootCertStore>,
     /// The maximum time of one attempt.
     pub timeout: Duration,
+}
+
+impl Receiver {
+    /// Checks that webhooks can be signed and sent.
+    ///
+    /// # Errors
+    /// The host is no valid TLS server name, or the secret is unusable.
+    pub fn check(self) -> io::Result<()> {
+        self.open().map(drop)
+    }
+
+    fn open(self) -> io::Result<(Client, Signer)> {
+        let Self { name, target, query, secret, authorities, timeout } = self;
+        let named = |key: &str, problem: &dyn std::fmt::Display| {
+            io::Error::other(format!("webhooks.{name}.{key}: {problem}"))
+        };
+        let signer = Signer::new(&secret).map_err(|problem| named("secret", &problem))?;
+        let client = Client::new(target, query.as_deref(), authorities, timeout)
+            .map_err(|problem| named("url", &problem))?;
+        Ok((client, signer))
+    }
 }
 
 /// The rules for repeating failed deliveries.
@@ -82,12 +105,8 @@ impl Sender {
         retry: Retry,
     ) -> io::Result<Self> {
         let receivers = receivers.into_iter().map(|receiver| {
-            let Receiver { name, target, secret, authorities, timeout } = receiver;
-            let named =
-                |problem: io::Error| io::Error::other(format!("webhooks.{name}: {problem}"));
-            let signer =
-                Signer::new(&secret).map_err(|problem| named(io::Error::other(problem)))?;
-            let client = Client::new(target, authorities, timeout).map_err(named)?;
+            let name = receiver.name.clone();
+            let (client, signer) = receiver.open()?;
             let accounts = accounts.clone();
             Ok(Arc::new(Delivery { accounts, name, client, signer, retry }))
         });

@@ -88,6 +88,7 @@ const FOLDERS: &[(&str, &[&str])] = &[
             "model",
         ],
     ),
+    ("fuzzing", &["cli", "api", "server", "http", "handlers", "store", "model"]),
     (
         "cli",
         &[

@@ -224,6 +224,71 @@ fn invalid_certificate_stops_the_start_and_creates_no_store() {
     assert!(text.contains("the private key in other.key does not belong to"), "{text}");
 }
 
+/// Writes a self-signed certificate that is valid from the first day of one year to the first day of
+/// another.
+fn self_signed(folder: &Path, name: &str, years: std::ops::Range<i32>) -> String {
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(years.start, 1, 1);
+    params.not_after = rcgen::date_time_ymd(years.end, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    let text = [params.self_signed(&key).unwrap().pem(), key.serialize_pem()].concat();
+    // In one step, as certificate tools do.
+    let draft = folder.join("draft");
+    fs::write(&draft, &text).unwrap();
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::rename(draft, folder.join(name)).unwrap();
+    text
+}
+
+#[test]
+fn expired_certificate_is_reported_and_replaces_no_valid_one() {
+    let site = Site::new().with_env("KEYWARD_SERVER__TLS_CERTIFICATE", "own.pem");
+    let folder = site.path().to_owned();
+    let checked = |site: &Site| {
+        let output = site.run(&["config", "check"]);
+        assert!(output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    self_signed(&folder, "own.pem", 2001..2002);
+    let warning = "the certificate of [server] expired at 2002-01-01T00:00:00Z";
+    assert!(checked(&site).contains(warning));
+    let server = site.start();
+    server.wait_for_log(warning);
+    let checked_health = server.site.run(&["healthcheck"]);
+    assert!(checked_health.status.success());
+    assert!(String::from_utf8_lossy(&checked_health.stdout).contains(warning));
+    let ready = server.site.json(&["healthcheck"]);
+    assert_eq!(ready["certificate_problem"], warning);
+    // A valid one takes its place, and a later expired one does not.
+    let valid = self_signed(&folder, "own.pem", 2001..4000);
+    server.wait_for_log("reloaded the certificate of [server]");
+    assert_eq!(server.site.json(&["healthcheck"])["certificate_problem"], serde_json::Value::Null);
+    assert_eq!(checked(&server.site), "");
+    self_signed(&folder, "own.pem", 2002..2003);
+    server
+        .wait_for_log("so the old certificate stays in use: own.pem: the new certificate expired");
+    assert!(presented_certificate(server.public).contains(distinct_line(&valid)));
+    assert_eq!(server.site.json(&["healthcheck"])["certificate_problem"], serde_json::Value::Null);
+}
+
+#[test]
+fn new_certificate_behind_a_link_is_loaded() {
+    let site = Site::new().with_env("KEYWARD_SERVER__TLS_CERTIFICATE", "own.pem");
+    let acme = site.path().join("acme");
+    fs::create_dir(&acme).unwrap();
+    std::os::unix::fs::symlink("acme/own.pem", site.path().join("own.pem")).unwrap();
+    self_signed(&acme, "own.pem", 2001..4000);
+    let server = site.start();
+    for _ in 0..2 {
+        let new = self_signed(&acme, "own.pem", 2001..4000);
+        let deadline = Instant::now() + TIMEOUT;
+        while !presented_certificate(server.public).contains(distinct_line(&new)) {
+            assert!(Instant::now() < deadline, "{}", server.logged());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
 /// The networks of a key are compared with the client address from the PROXY protocol.
 #[test]
 fn proxy_protocol_sets_the_client_address() {

@@ -235,18 +235,13 @@ fn decisions(log: &str) -> BTreeSet<Decided> {
         .collect()
 }
 
-/// The request that the application got, as the log names a decision. Another proxy passes a known
-/// method in lower case on as it is; Keyward reads it as its upper-case form.
+/// The request that the application got, as the log names a decision.
 fn decided(request: &Recorded, host_field: &str) -> Decided {
     let host = request.field(host_field).join("|").to_lowercase();
     let host = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
     let host = host.trim_end_matches('.').to_owned();
     let (path, query) = request.target().split_once('?').unwrap_or((request.target(), ""));
-    let method = request.method();
-    let is_of_proxy = host_field == "host";
-    let known = ["GET", "POST", "PUT"].into_iter().find(|name| name.eq_ignore_ascii_case(method));
-    let method = known.filter(|_| is_of_proxy).unwrap_or(method);
-    (method.to_owned(), host, path.to_owned(), query.to_owned())
+    (request.method().to_owned(), host, path.to_owned(), query.to_owned())
 }
 
 pub async fn run() {

@@ -3,6 +3,8 @@
 //! Only the operator and administrators may export or apply a document, because a document contains
 //! the digests of passwords and keys, and can create administrators.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod read;
 mod source;
 

@@ -4,7 +4,11 @@ use clap::Subcommand;
 use serde_json::json;
 
 use crate::{
-    cli::{Output, instance::tls, terminal::screen},
+    cli::{
+        Output,
+        instance::{scripts, tls, webhooks},
+        terminal::screen,
+    },
     config::{self, Loaded},
 };
 
@@ -19,10 +23,12 @@ pub enum Verb {
 }
 
 /// Runs the command. Problems of the configuration were already reported when it was loaded; this
-/// function also checks the TLS files that the configuration names.
+/// function also checks the certificates and the secrets of webhooks that the configuration names.
 pub fn run(verb: Verb, loaded: &Loaded, output: Output) -> anyhow::Result<()> {
     if matches!(verb, Verb::Check) {
-        tls::load(&loaded.settings)?;
+        tls::check(&loaded.settings)?;
+        scripts::read_secrets(&loaded.settings.scripts.secrets_dir)?;
+        webhooks::check(&loaded.settings)?;
     }
     let text = match (verb, output) {
         (Verb::Check, Output::Table) => match &loaded.source {

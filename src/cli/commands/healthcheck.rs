@@ -53,6 +53,9 @@ fn ready_text(address: &ListenAddress, body: &Value) -> String {
         let problem = screen::printable(problem);
         text.push_str(&format!("The last scheduled backup was not written: {problem}\n"));
     }
+    if let Some(problem) = body["certificate_problem"].as_str() {
+        text.push_str(&format!("Certificates: {}.\n", screen::printable(problem)));
+    }
     if let Some(count) = body["script_problems"].as_u64() {
         text.push_str(&format!(
             "Problems of the scripts: {count}. GET /api/v1/scripts shows them, and keyward script check finds those in files.\n"

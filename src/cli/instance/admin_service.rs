@@ -16,7 +16,7 @@ use crate::{
     api::{Api, HostNames},
     cli::{
         client::local::{ApiFuture, InProcessApi},
-        instance::{metrics::MetricsPage, users},
+        instance::{metrics::MetricsPage, tls::ListenerCertificates, users},
     },
     config::Settings,
     handlers::{BodyLimits, ClientBody, Payload, PayloadResponse, RequestBody, UrlScheme},
@@ -58,6 +58,12 @@ impl AdminFace {
     #[must_use]
     pub fn with_metrics(self, metrics: Option<MetricsPage>) -> Self {
         Self { metrics, ..self }
+    }
+
+    /// Lets the health check show the problem of the listeners' certificates.
+    #[must_use]
+    pub fn with_certificates(self, certificates: ListenerCertificates) -> Self {
+        Self { api: self.api.with_certificates(move || certificates.problem()), ..self }
     }
 
     async fn decide(

@@ -27,8 +27,10 @@ pub struct EventSettings {
 /// A receiver of webhooks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookSettings {
-    /// The receiver's URL.
+    /// The receiver's URL without its query.
     pub target: Target,
+    /// The query of the URL. `None` means that the URL has none.
+    pub query: Option<String>,
     /// The name of the signing secret.
     pub secret: String,
     /// The file of the trusted authorities. `None` means the public authorities.
@@ -41,6 +43,9 @@ pub struct WebhookSettings {
 const MAX_DAYS: u32 = 3650;
 /// The maximum number of values in `events.expiring_days`.
 const MAX_VALUES: usize = 16;
+
+/// The maximum length of the query of a receiver's URL, in bytes.
+const MAX_QUERY: usize = 1024;
 
 impl<R: FnMut(&[&str], String, String)> Check<R> {
     pub(super) fn events(
@@ -89,7 +94,19 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             let fix = "Use the name of a file in scripts.secrets_dir, without a folder.";
             self.broken(&key("secret"), "The value is not the name of a signing secret.", fix);
         }
-        let target = Target::parse(&raw.url).unwrap_or_else(|problem| {
+        let (url, query) = match raw.url.split_once('?') {
+            Some((url, query)) => (url, Some(query)),
+            None => (&*raw.url, None),
+        };
+        let is_allowed = |b: u8| b.is_ascii_graphic() && !b"#\\\"<>".contains(&b);
+        if query.is_some_and(|query| query.len() > MAX_QUERY || !query.bytes().all(is_allowed)) {
+            let message = "The query of the receiver's URL is too long, or has a character that must be percent-encoded.";
+            let fix = format!(
+                "Percent-encode the query, without a fragment, and use at most {MAX_QUERY} bytes."
+            );
+            self.broken(&key("url"), message, fix);
+        }
+        let target = Target::parse(url).unwrap_or_else(|problem| {
             let fix = "Use a URL such as https://hooks.example.com/keyward.";
             let message = format!("The value is not the URL of a receiver: {problem}.");
             self.broken(&key("url"), &message, fix);
@@ -102,6 +119,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             }
         });
         let ca = (!raw.ca.is_empty()).then(|| raw.ca.clone().into());
-        WebhookSettings { target, secret: raw.secret.clone(), ca, timeout }
+        let query = query.map(str::to_owned);
+        WebhookSettings { target, query, secret: raw.secret.clone(), ca, timeout }
     }
 }

@@ -9,6 +9,8 @@ mod access;
 mod change;
 mod field;
 mod fields;
+#[cfg(all(any(test, feature = "fuzzing"), feature = "server"))]
+pub(crate) mod fuzz;
 mod record;
 mod validation;
 mod view;

@@ -13,10 +13,9 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    connection::Http1Sender, endpoint::Endpoint, error::with_causes, headers::is_forbidden_trailer,
-    upload::UploadProgress,
+    connection::Http1Sender, endpoint::Endpoint, error::with_causes, upload::UploadProgress,
 };
-use crate::handlers::BodyError;
+use crate::handlers::{BodyError, trailers::is_forbidden_trailer};
 
 pub(super) struct Download {
     body: Incoming,
@@ -87,7 +86,8 @@ impl Body for Download {
                 .map(|()| Some(Err(this.fail("no data within idle_seconds".into())))),
             Poll::Ready(Some(Ok(mut frame))) => {
                 if let Some(trailers) = frame.trailers_mut() {
-                    let forbidden = trailers.keys().filter(|name| is_forbidden_trailer(name));
+                    let forbidden = trailers.keys();
+                    let forbidden = forbidden.filter(|name| is_forbidden_trailer(name.as_ref()));
                     for name in forbidden.cloned().collect::<Vec<_>>() {
                         trailers.remove(name);
                     }

@@ -17,36 +17,6 @@ pub(super) fn is_reserved(name: &HeaderName, fields: &IdentityFields) -> bool {
     forwarded::is_claim(name) || is_override(name) || fields.covers(name)
 }
 
-/// Whether a field of this name must not be in a trailer section (RFC 9110, section 6.5.1): the
-/// field decides about the length, the route, the meaning or the sender of a message.
-pub(super) fn is_forbidden_trailer(name: &HeaderName) -> bool {
-    const FORBIDDEN: [&str; 22] = [
-        "authorization",
-        "cache-control",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-range",
-        "content-type",
-        "cookie",
-        "expect",
-        "host",
-        "keep-alive",
-        "location",
-        "max-forwards",
-        "proxy-authorization",
-        "proxy-connection",
-        "range",
-        "set-cookie",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "www-authenticate",
-    ];
-    FORBIDDEN.contains(&name.as_str())
-}
-
 /// The fields that apply to one hop only (RFC 9110, section 7.6.1): the fields that `Connection`
 /// names, and a fixed list.
 pub(super) struct HopFields(Vec<HeaderName>);

@@ -5,7 +5,7 @@
 
 use base64::{
     Engine as _,
-    alphabet::{STANDARD, URL_SAFE},
+    alphabet::STANDARD,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 
@@ -200,17 +200,22 @@ fn encoded_keys(run: &[u8]) -> Vec<Hit> {
     hits
 }
 
-/// The possible contents of a run of Base64 in either alphabet. The Base64 text can begin within
+/// The possible contents of a run of Base64 in both alphabets. The Base64 text can begin within
 /// the run, after a part of a path or a name, so all four positions of its first byte are tried.
+/// The text around it can have characters of the other alphabet, and any length.
 pub(super) fn decoded_runs(run: &[u8]) -> impl Iterator<Item = Vec<u8>> {
-    let is_url_safe = run.iter().any(|b| b"-_".contains(b));
-    let alphabet = if is_url_safe { &URL_SAFE } else { &STANDARD };
-    let engine = GeneralPurpose::new(alphabet, LENIENT);
-    // In a path, a slash is no part of the URL-safe alphabet.
-    let parts = run.split(move |b| is_url_safe && *b == b'/');
-    parts.flat_map(move |part| {
-        let engine = engine.clone();
-        (0..4).filter_map(move |offset| engine.decode(part.get(offset..)?).ok())
+    let standard = |byte: &u8| match byte {
+        b'-' => b'+',
+        b'_' => b'/',
+        other => *other,
+    };
+    let run: Vec<u8> = run.iter().map(standard).collect();
+    let engine = GeneralPurpose::new(&STANDARD, LENIENT);
+    (0..4).filter_map(move |offset| {
+        let text = run.get(offset..)?;
+        // A single character at the end is no byte.
+        let length = text.len() - usize::from(text.len() % 4 == 1);
+        engine.decode(&text[..length]).ok()
     })
 }
 
@@ -233,6 +238,30 @@ mod tests {
         }
         scanner.finish(&mut found);
         found.into_iter().map(|one| (one.line, one.column, one.prefix, one.form)).collect()
+    }
+
+    #[test]
+    fn encoded_key_is_found_whatever_characters_of_base64_are_beside_it() {
+        // The names need the characters in which the two alphabets differ.
+        for name in ["admin", "~~~?>", "\u{ff}\u{fe}"] {
+            let credential = format!("{name}:{}", key("kw", 1));
+            let (standard, url_safe) = (
+                general_purpose::STANDARD_NO_PAD.encode(&credential),
+                general_purpose::URL_SAFE_NO_PAD.encode(&credential),
+            );
+            for encoded in [standard, url_safe] {
+                for before in ["", "/", "/a/", "/my-api/", "/a_b/c+d/"] {
+                    for after in ["", "/", "/x", "/xy", "/x-y", "/a_b+c"] {
+                        let text = format!("GET {before}{encoded}{after}");
+                        let [(_, _, _, Form::Encoded)] = scan(text.as_bytes(), 1000)[..] else {
+                            panic!("no key was found in {text}");
+                        };
+                        let redacted = crate::model::redact_keys(&text);
+                        assert!(!redacted.contains(&encoded[20..60]), "{redacted}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,9 @@
 //! request than hyper. A client can then smuggle a second request inside the first. This server
 //! therefore rejects such requests.
 
-use super::lines::{ChunkSize, chunk_size, is_trailer, number, value_of};
+use super::lines::{
+    ChunkSize, TransferCoding, chunk_size, is_trailer, number, transfer_coding, value_of,
+};
 
 /// The state of the inspection of one connection.
 #[derive(Debug, Default)]
@@ -16,6 +18,7 @@ pub(in crate::server) struct FramingGuard {
     is_http10: bool,
     content_length: Option<u64>,
     has_transfer_coding: bool,
+    has_unknown_coding: bool,
     has_upgrade: bool,
     /// The beginning of a line whose end has not come yet.
     partial_line: Vec<u8>,
@@ -65,6 +68,12 @@ impl FramingGuard {
     /// Whether a request was malformed.
     pub fn is_malformed(&self) -> bool {
         self.state == FramingState::Malformed
+    }
+
+    /// Whether the malformed request is malformed only because its body has a transfer coding that
+    /// this server does not know.
+    pub fn has_unknown_coding(&self) -> bool {
+        self.is_malformed() && self.has_unknown_coding
     }
 
     /// Inspects received bytes.
@@ -187,8 +196,10 @@ impl FramingGuard {
         if let Some(value) = value_of(line, b"transfer-encoding") {
             let is_only_length = self.content_length.is_none() && !self.has_transfer_coding;
             self.has_transfer_coding = true;
-            let is_chunked = value.eq_ignore_ascii_case(b"chunked");
-            return is_only_length && is_chunked && !self.is_http10;
+            let coding = transfer_coding(value);
+            let is_allowed = is_only_length && !self.is_http10;
+            self.has_unknown_coding = is_allowed && coding == TransferCoding::Unknown;
+            return is_allowed && coding == TransferCoding::Chunked;
         }
         self.has_upgrade |= value_of(line, b"upgrade").is_some();
         // A line that begins with a space continues the line before it (RFC 9112, section 5.2).

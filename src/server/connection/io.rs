@@ -446,7 +446,8 @@ impl AsyncWrite for MonitoredIo {
         ready!(self.poll_replacement(cx))?;
         if self.timeouts.can_write_rejection()
             && let Some(first) = parts.iter().find(|part| !part.is_empty())
-            && let Some(response) = malformed::replacement_for(first)
+            && let Some(response) =
+                malformed::replacement_for(first, self.framing.has_unknown_coding())
         {
             self.timeouts.set_rejected();
             let length = first.len();

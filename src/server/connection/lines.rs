@@ -3,6 +3,8 @@
 
 use std::num::NonZeroU64;
 
+use crate::handlers::is_forbidden_trailer;
+
 /// The size of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ChunkSize {
@@ -11,26 +13,6 @@ pub(super) enum ChunkSize {
     /// This number of bytes comes next.
     Bytes(NonZeroU64),
 }
-
-/// The fields that must not be in a trailer section (RFC 9110, section 6.5.1), because a server
-/// that merges trailers into the header fields would frame, route or authenticate the request in
-/// another way.
-const FORBIDDEN_TRAILERS: [&str; 14] = [
-    "authorization",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-range",
-    "content-type",
-    "cookie",
-    "expect",
-    "host",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// The value of the header field in a line, without the space around it. `None` means that the line
 /// is not a field with this name.
@@ -66,9 +48,37 @@ pub(super) fn is_trailer(line: &[u8]) -> bool {
     let Some(colon) = memchr::memchr(b':', line) else { return false };
     let (name, value) = line.split_at(colon);
     let is_name_byte = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
-    let is_forbidden =
-        FORBIDDEN_TRAILERS.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
-    !name.is_empty() && name.iter().all(is_name_byte) && !is_forbidden && value.iter().all(is_text)
+    let is_name = !name.is_empty() && name.iter().all(is_name_byte);
+    is_name && !is_forbidden_trailer(name) && value.iter().all(is_text)
+}
+
+/// The meaning of `Transfer-Encoding` (RFC 9112, section 6.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TransferCoding {
+    /// The body is chunked, and in no other coding.
+    Chunked,
+    /// A coding that this server does not know.
+    Unknown,
+    /// The value is no list of codings, or chunked is not the last of them.
+    Malformed,
+}
+
+/// Reads the value of `Transfer-Encoding`.
+pub(super) fn transfer_coding(value: &[u8]) -> TransferCoding {
+    let is_token = |coding: &[u8]| {
+        let is_byte = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+        !coding.is_empty() && coding.iter().all(is_byte)
+    };
+    let codings: Vec<&[u8]> = value.split(|b| *b == b',').map(trim).collect();
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    match codings.split_last() {
+        Some((last, [])) if is_chunked(last) => TransferCoding::Chunked,
+        Some((last, before)) => {
+            let is_valid = is_token(last) && before.iter().all(|c| is_token(c) && !is_chunked(c));
+            if is_valid { TransferCoding::Unknown } else { TransferCoding::Malformed }
+        }
+        None => TransferCoding::Malformed,
+    }
 }
 
 /// Whether a byte may be in the value of a field.
@@ -135,9 +145,31 @@ mod tests {
             "HOST: a",
             "transfer-encoding: chunked",
             "Authorization: x",
+            "Proxy-Connection: x",
+            "keep-alive: x",
+            "Range: bytes=0-",
+            "If-Match: x",
         ] {
             assert!(!is_trailer(bad.as_bytes()), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn transfer_codings_other_than_chunked_are_unknown_or_malformed() {
+        for value in ["gzip, chunked", "gzip,deflate , CHUNKED", "identity", "xchunked"] {
+            assert_eq!(transfer_coding(value.as_bytes()), TransferCoding::Unknown, "{value:?}");
+        }
+        for value in [
+            "",
+            "chunked, chunked",
+            "chunked, gzip",
+            "chunked;q=1",
+            "gzip;x, chunked",
+            "\x0bchunked",
+        ] {
+            assert_eq!(transfer_coding(value.as_bytes()), TransferCoding::Malformed, "{value:?}");
+        }
+        assert_eq!(transfer_coding(b"Chunked"), TransferCoding::Chunked);
     }
 
     #[test]

@@ -4,11 +4,16 @@
 use ::http::StatusCode;
 
 /// The response that replaces a rejection by hyper. `None` means that `written` is no such
-/// rejection.
+/// rejection. The caller knows that the bytes are not a response of a handler.
 ///
-/// hyper writes a rejection in one piece: a 4xx with an empty body and without a content type. The
-/// 4xx responses of Keyward always have a content type.
-pub(in crate::server) fn replacement_for(written: &[u8]) -> Option<Vec<u8>> {
+/// hyper writes a rejection in one piece: a 4xx with an empty body and without a content type.
+///
+/// `has_unknown_coding` means that the request has a transfer coding that this server does not know
+/// (RFC 9112, section 6.1).
+pub(in crate::server) fn replacement_for(
+    written: &[u8],
+    has_unknown_coding: bool,
+) -> Option<Vec<u8>> {
     let status =
         written.strip_prefix(b"HTTP/1.1 ").or_else(|| written.strip_prefix(b"HTTP/1.0 "))?;
     if status.first() != Some(&b'4') {
@@ -23,6 +28,12 @@ pub(in crate::server) fn replacement_for(written: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let (status, code, description) = match status.get(..3)? {
+        b"400" if has_unknown_coding => (
+            StatusCode::NOT_IMPLEMENTED,
+            "NOT_IMPLEMENTED",
+            "The request's body has a transfer coding that this server does not know. Send \
+             chunked, or a length.",
+        ),
         b"414" => (
             StatusCode::URI_TOO_LONG,
             "URI_TOO_LONG",
@@ -50,7 +61,7 @@ mod tests {
     #[test]
     fn only_a_rejection_with_an_empty_body_is_replaced() {
         let hyper_rejection = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: x\r\n\r\n";
-        let text = String::from_utf8(replacement_for(hyper_rejection).unwrap()).unwrap();
+        let text = String::from_utf8(replacement_for(hyper_rejection, false).unwrap()).unwrap();
         assert!(text.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{text}");
         assert!(text.ends_with("takes.\"\n}"), "{text}");
         for other in [
@@ -61,7 +72,7 @@ mod tests {
             "4",
             "",
         ] {
-            assert_eq!(replacement_for(other.as_bytes()), None, "{other}");
+            assert_eq!(replacement_for(other.as_bytes(), true), None, "{other}");
         }
     }
 }

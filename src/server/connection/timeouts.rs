@@ -58,8 +58,6 @@ pub(in crate::server) struct ConnectionTimeouts {
     preface_bytes: AtomicUsize,
     was_rejected: AtomicBool,
     is_upgraded: AtomicBool,
-    /// Whether the last response came from an upstream.
-    is_pass_through: AtomicBool,
     /// Whether the last response is a stream of events.
     is_event_stream: AtomicBool,
 }
@@ -98,7 +96,6 @@ impl ConnectionTimeouts {
             preface_bytes: AtomicUsize::new(0),
             was_rejected: AtomicBool::new(false),
             is_upgraded: AtomicBool::new(false),
-            is_pass_through: AtomicBool::new(false),
             is_event_stream: AtomicBool::new(false),
         }
     }
@@ -178,7 +175,6 @@ impl ConnectionTimeouts {
     /// Records that a response will be written.
     pub fn begin_response(&self, source: ResponseSource) {
         self.exchange.store(RESPONDED, Relaxed);
-        self.is_pass_through.store(source != ResponseSource::Keyward, Relaxed);
         let is_event_stream = source == ResponseSource::Upstream { is_event_stream: true };
         self.is_event_stream.store(is_event_stream, Relaxed);
     }
@@ -210,11 +206,10 @@ impl ConnectionTimeouts {
         (self.exchange.load(Relaxed) == RESPONDED).then_some(limit)
     }
 
-    /// Whether the bytes that hyper writes now can be a rejection by hyper. After an upstream's
-    /// response, this is possible only if the client has sent more bytes since then.
+    /// Whether the bytes that hyper writes now can be a rejection by hyper: hyper rejects a head
+    /// only after the response to the request before it was written.
     pub fn can_write_rejection(&self) -> bool {
-        !self.is_upgraded()
-            && (!self.is_pass_through.load(Relaxed) || self.head_since.load(Relaxed) != 0)
+        !self.is_upgraded() && !self.is_responding()
     }
 
     /// Records that the head of a request was read.

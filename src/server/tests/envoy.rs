@@ -43,6 +43,8 @@ struct EnvoyFixture {
 struct GrpcResult {
     status: u16,
     code: Option<String>,
+    /// The reason of a code other than 0.
+    reason: Option<String>,
     message: Option<CheckResponse>,
 }
 
@@ -80,13 +82,15 @@ impl EnvoyFixture {
         let body = body.collect().await.unwrap();
         let code = |fields: &Fields| Some(fields.get("grpc-status")?.to_str().unwrap().to_owned());
         let code = code(&head.headers).or_else(|| body.trailers().and_then(code));
+        let reason = head.headers.get("grpc-message");
+        let reason = reason.map(|text| text.to_str().unwrap().to_owned());
         let bytes = body.to_bytes();
         let message = (!bytes.is_empty()).then(|| {
             assert_eq!(bytes[0], 0);
             assert_eq!(bytes[1..5], u32::try_from(bytes.len() - 5).unwrap().to_be_bytes());
             CheckResponse::decode(&bytes[5..]).unwrap()
         });
-        GrpcResult { status: head.status.as_u16(), code, message }
+        GrpcResult { status: head.status.as_u16(), code, reason, message }
     }
 
     async fn call(&self, request: CheckRequest) -> CheckResponse {
@@ -430,18 +434,21 @@ async fn malformed_call_gets_no_decision() {
     let compressed = [&[1], &good[1..]].concat();
     let empty = framed(&CheckRequest { attributes: None }.encode_to_vec());
     let large = framed(&vec![0; 80 * 1024]);
-    for (body, code) in [
-        (b"".as_slice(), "3"),
-        (&good[..4], "3"),
-        (&good[..good.len() - 1], "3"),
-        (&[good.as_slice(), b"x"].concat(), "3"),
-        (&framed(b"\xff\xff\xff"), "3"),
-        (&empty, "3"),
-        (&compressed, "12"),
-        (&large, "8"),
+    let bad_field = framed(&check_request("GET", "/", &[("a b", "")], "127.0.0.1").encode_to_vec());
+    for (body, code, reason) in [
+        (b"".as_slice(), "3", "The body ends before the length"),
+        (&good[..4], "3", "The body ends before the length"),
+        (&good[..good.len() - 1], "3", "The length of the message is not"),
+        (&[good.as_slice(), b"x"].concat(), "3", "The length of the message is not"),
+        (&framed(b"\xff\xff\xff"), "3", "The message is not the protobuf message"),
+        (&empty, "3", "The message has no attributes."),
+        (&bad_field, "3", "The name or the value of a header field"),
+        (&compressed, "12", "The message is compressed"),
+        (&large, "8", "The body is larger than limits.body_bytes"),
     ] {
         let result = fixture.send(call(body)).await;
         assert_eq!((result.status, result.code.as_deref()), (200, Some(code)));
+        assert!(result.reason.unwrap().starts_with(reason), "{reason}");
         assert!(result.message.is_none());
     }
     let mut other = call(&good);

@@ -65,9 +65,11 @@ async fn malformed_length_is_rejected() {
         "Content-Length: 4 4\r\n",
         "Content-Length: \r\n",
         "Content-Length: 99999999999999999999999\r\n",
-        "Transfer-Encoding: gzip\r\n",
         "Transfer-Encoding: chunked, gzip\r\n",
-        "Transfer-Encoding: xchunked\r\n",
+        "Transfer-Encoding: chunked, chunked\r\n",
+        "Transfer-Encoding: chunked;x=y\r\n",
+        "Content-Length: 4\r\nTransfer-Encoding: gzip\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n",
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
         "Transfer-Encoding: \x0bchunked\r\n",
         "Transfer-Encoding:\r\n chunked\r\n",
@@ -89,6 +91,26 @@ async fn malformed_length_is_rejected() {
     }
     let old = format!("POST /read HTTP/1.0\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n{SMUGGLED}");
     assert_eq!(statuses(&listener.exchange(old).await), [400]);
+}
+
+/// The connection is closed, because the end of the body is unknown (RFC 9112, section 6.1).
+#[tokio::test]
+async fn unknown_transfer_coding_is_not_implemented() {
+    let listener = TestListener::new(generous_limits()).await;
+    for coding in ["gzip", "gzip, chunked", "identity", "xchunked", "br , deflate,Chunked"] {
+        let head = format!("POST /read HTTP/1.1\r\n{HOST}Transfer-Encoding: {coding}\r\n\r\n");
+        // Alone, after another request, and in two pieces.
+        for before in ["", "GET /a HTTP/1.1\r\nHost: x\r\n\r\n"] {
+            let text = listener.exchange(format!("{before}{head}0\r\n\r\n{SMUGGLED}")).await;
+            let expected = if before.is_empty() { vec![501] } else { vec![200, 501] };
+            assert_eq!(statuses(&text), expected, "{coding:?}: {text}");
+            assert!(text.contains("\"error\": \"NOT_IMPLEMENTED\""), "{coding:?}: {text}");
+        }
+        let mut connection = listener.connect().await;
+        connection.send(&head[..30]).await;
+        connection.send(&head[30..]).await;
+        assert_eq!(statuses(&connection.rest().await), [501], "{coding:?}");
+    }
 }
 
 /// A proxy in front may have used the length that hyper ignores (RFC 9112, section 6.3).

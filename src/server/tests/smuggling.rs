@@ -54,7 +54,8 @@ async fn ambiguous_request_is_rejected_and_reaches_no_upstream() {
     let mut passed = Vec::new();
     for request in AMBIGUOUS {
         let response = server.send(request.replace("KEY", &key).as_bytes()).await;
-        if response.status != 400 || upstream.connections() != 1 {
+        // A transfer coding that is not known is 501.
+        if ![400, 501].contains(&response.status) || upstream.connections() != 1 {
             passed.push(format!("{}: {request:?}", response.status));
         }
     }

@@ -242,8 +242,6 @@ impl Dialect {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if self != Self::Envoy {
             headers.insert(STATUS, StatusCode::NO_CONTENT.as_u16().into());
-            // Without a content type, the listener would take the response for hyper's rejection of
-            // a malformed request.
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
             *response.status_mut() = StatusCode::FORBIDDEN;
         }

@@ -1,7 +1,7 @@
 //! Tests of the delivery of webhooks: signatures, retries, and webhooks that are pending when the
 //! server is killed.
 
-use std::{thread, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, thread, time::Duration};
 
 use serde_json::json;
 
@@ -51,6 +51,46 @@ fn webhook_is_signed_and_retried_until_it_is_accepted() {
 }
 
 #[test]
+fn configuration_check_refuses_a_secret_that_the_server_refuses() {
+    let site = site_with_webhook(1);
+    assert!(site.run(&["config", "check"]).status.success());
+    let secret = site.path().join("secrets/hook");
+    for (text, mode, expected) in [
+        ("short", 0o600, "webhooks.ops.secret: the secret has fewer than 16 bytes"),
+        ("whsec_!", 0o600, "webhooks.ops.secret: the secret has no valid base64 after whsec_"),
+        (super::SECRET, 0o644, "can be read by others (mode 0644)"),
+        ("", 0o600, "is empty"),
+    ] {
+        fs::write(&secret, text).unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).unwrap();
+        for command in [["config", "check"].as_slice(), &["serve"]] {
+            let output = site.run(command);
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!output.status.success() && text.contains(expected), "{command:?}: {text}");
+        }
+    }
+    fs::remove_file(&secret).unwrap();
+    let text = String::from_utf8_lossy(&site.run(&["config", "check"]).stderr).into_owned();
+    assert!(text.contains("webhooks.ops.secret"), "{text}");
+}
+
+#[test]
+fn query_of_a_receiver_is_sent() {
+    let receiver = Receiver::new(&[]);
+    let site = site_with_webhook(receiver.port);
+    let config = fs::read_to_string(site.path().join("config.toml")).unwrap();
+    let with = |query: &str| config.replace("/in\"", &format!("/in{query}\""));
+    fs::write(site.path().join("config.toml"), with("?a b")).unwrap();
+    let text = String::from_utf8_lossy(&site.run(&["config", "check"]).stderr).into_owned();
+    assert!(text.contains("The query of the receiver's URL"), "{text}");
+    fs::write(site.path().join("config.toml"), with("?token=a%20b&c")).unwrap();
+    write_events_script(&site, SCRIPT);
+    let server = site.start();
+    server.add_user("bob", &[]);
+    assert_eq!(receiver.wait_for(1)[0].target, "/in?token=a%20b&c");
+}
+
+#[test]
 fn pending_webhook_survives_a_kill_and_status_410_ends_its_retries() {
     // The server is killed before it delivers a webhook to this port.
     let port = Receiver::new(&[]).port;
@@ -60,9 +100,9 @@ fn pending_webhook_survives_a_kill_and_status_410_ends_its_retries() {
     server.add_user("bob", &[]);
     let site = server.kill();
     let receiver = Receiver::new(&[410, 204]);
-    let text = std::fs::read_to_string(site.path().join("config.toml")).unwrap();
+    let text = fs::read_to_string(site.path().join("config.toml")).unwrap();
     let text = text.replace(&format!(":{port}/"), &format!(":{}/", receiver.port));
-    std::fs::write(site.path().join("config.toml"), text).unwrap();
+    fs::write(site.path().join("config.toml"), text).unwrap();
     let server = Server::start(site, String::new());
     assert_eq!(receiver.wait_for(1)[0].body["user"], "bob");
     server.add_user("eve", &[]);

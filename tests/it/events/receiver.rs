@@ -20,6 +20,8 @@ use crate::harness::TIMEOUT;
 #[derive(Debug, Clone)]
 pub struct ReceivedWebhook {
     pub id: String,
+    /// The path and the query.
+    pub target: String,
     pub body: Value,
     pub status: u16,
 }
@@ -58,14 +60,15 @@ impl Receiver {
                 if reader.read_exact(&mut body).is_err() {
                     continue;
                 }
-                assert!(head.starts_with("POST /in HTTP/1.1\r\n"), "{head}");
+                let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                assert!(head.starts_with("POST /in") && head.contains(" HTTP/1.1\r\n"), "{head}");
                 assert_eq!(field("content-type"), "application/json");
                 let (id, time) = (field("webhook-id"), field("webhook-timestamp"));
                 let signed = [format!("{id}.{time}.").as_bytes(), &body].concat();
                 assert_eq!(field("webhook-signature"), format!("v1,{}", hmac(&signed)), "{head}");
                 let status = next_status.lock().unwrap().pop_front().unwrap_or(204);
                 let body = serde_json::from_slice(&body).unwrap();
-                log.lock().unwrap().push(ReceivedWebhook { id, body, status });
+                log.lock().unwrap().push(ReceivedWebhook { id, target, body, status });
                 // The response announces a body that never comes. The sender must not wait for the
                 // body.
                 let response = format!(

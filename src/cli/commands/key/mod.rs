@@ -2,7 +2,7 @@
 
 pub(super) mod bulk;
 mod find;
-pub(super) mod import;
+pub(in crate::cli) mod import;
 mod revoke;
 pub(super) mod scan;
 

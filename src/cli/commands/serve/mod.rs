@@ -293,6 +293,7 @@ async fn serve_all(
         .map(|address| HostNames::new(address, settings.admin.names.iter().cloned()));
     let metrics = observers::page(settings, &observers, &accounts)?;
     let api = AdminFace::new(gate, accounts, settings).with_host_names(names).with_metrics(metrics);
+    let api = api.with_certificates(certificates.clone());
 
     let stop = signals.stop;
     if let Some(path) = &settings.server.health_path {

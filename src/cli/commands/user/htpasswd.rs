@@ -64,7 +64,7 @@ impl Import {
 
 /// Parses a file with one line per user. Empty lines and lines that begin with # are skipped, as
 /// Apache does.
-fn rows(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
+pub(in crate::cli) fn rows(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
     let mut rows = Vec::new();
     let mut lines_of_users: HashMap<String, u64> = HashMap::new();
     for (index, text) in text.lines().enumerate() {

@@ -1,6 +1,6 @@
 //! `keyward user`: creates, lists, changes, blocks and deletes users.
 
-pub(super) mod htpasswd;
+pub(in crate::cli) mod htpasswd;
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};

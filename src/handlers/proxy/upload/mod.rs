@@ -19,13 +19,11 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
 use self::limits::{Exceeded, UploadLimits};
-use super::{
-    activity::LastActivity,
-    headers::{is_forbidden_trailer, is_reserved},
-};
+use super::{activity::LastActivity, headers::is_reserved};
 use crate::{
     handlers::{
         BodyError, BodyLimits, ClientBody, IdentityFields, RequestBody, identity::is_similar,
+        trailers::is_forbidden_trailer,
     },
     pipeline::CredentialRemoval,
 };
@@ -287,7 +285,7 @@ impl UploadStream {
             };
             let reserved = trailers.keys().filter(|name| {
                 is_reserved(name, &self.identity_fields)
-                    || is_forbidden_trailer(name)
+                    || is_forbidden_trailer(name.as_ref())
                     || is_credential(name)
             });
             for name in reserved.cloned().collect::<Vec<_>>() {

@@ -29,7 +29,10 @@ async fn only_one_exact_transfer_coding_is_accepted() {
         for path in PATHS {
             let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
             let text = listener.exchange(format!("{head}0\r\n\r\n{SMUGGLED}")).await;
-            assert_eq!(statuses(&text), [400], "{path} {fields:?}: {text}");
+            // A coding that is not known comes before any other mistake.
+            let is_unknown = ["gzip", "identity"].iter().any(|name| fields.contains(name));
+            let status = if is_unknown { 501 } else { 400 };
+            assert_eq!(statuses(&text), [status], "{path} {fields:?}: {text}");
         }
     }
     for fields in ["Transfer-Encoding: CHUNKED\r\n", "transfer-encoding:\t chunked \r\n"] {

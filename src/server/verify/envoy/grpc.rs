@@ -28,6 +28,24 @@ pub(super) enum Code {
     Unauthenticated = 16,
 }
 
+/// The reason why a call has no response message. The text is for the person who has set up the
+/// client, and says nothing about the request of that client's client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CallError {
+    pub code: Code,
+    pub reason: &'static str,
+}
+
+impl CallError {
+    pub fn new(code: Code, reason: &'static str) -> Self {
+        Self { code, reason }
+    }
+
+    fn invalid(reason: &'static str) -> Self {
+        Self::new(Code::InvalidArgument, reason)
+    }
+}
+
 /// The body of a response: an optional message, then the status in the trailers.
 #[derive(Debug, Default)]
 pub struct GrpcBody {
@@ -57,17 +75,21 @@ pub(super) fn unsupported() -> Response<GrpcBody> {
 }
 
 /// Decodes the message of a body.
-pub(super) fn read<M: Message + Default>(body: &[u8]) -> Result<M, Code> {
-    let (prefix, message) = body.split_at_checked(PREFIX).ok_or(Code::InvalidArgument)?;
+pub(super) fn read<M: Message + Default>(body: &[u8]) -> Result<M, CallError> {
+    let (prefix, message) = body
+        .split_at_checked(PREFIX)
+        .ok_or(CallError::invalid("The body ends before the length of a message."))?;
     if prefix[0] != 0 {
         // The server announces no compression, so no client may compress a message.
-        return Err(Code::Unimplemented);
+        let reason = "The message is compressed. Send it without compression.";
+        return Err(CallError::new(Code::Unimplemented, reason));
     }
     let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
     if usize::try_from(length) != Ok(message.len()) {
-        return Err(Code::InvalidArgument);
+        return Err(CallError::invalid("The length of the message is not the length of the body."));
     }
-    M::decode(message).map_err(|_| Code::InvalidArgument)
+    let reason = "The message is not the protobuf message of this method.";
+    M::decode(message).map_err(|_| CallError::invalid(reason))
 }
 
 /// A response with a message.
@@ -85,11 +107,13 @@ pub(super) fn success(message: &impl Message) -> Response<GrpcBody> {
     response
 }
 
-/// A response without a message. The status of the call is among the header fields.
-pub(super) fn failure(code: Code) -> Response<GrpcBody> {
+/// A response without a message. The status of the call and its reason are among the header fields.
+pub(super) fn failure(error: CallError) -> Response<GrpcBody> {
     let mut response = Response::new(GrpcBody::default());
     let headers = std::mem::take(response.headers_mut());
-    *response.headers_mut() = with_status(code, headers);
+    *response.headers_mut() = with_status(error.code, headers);
+    // The protocol percent-encodes other characters than those of our reasons.
+    response.headers_mut().insert("grpc-message", HeaderValue::from_static(error.reason));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(GRPC));
     response
 }

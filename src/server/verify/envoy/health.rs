@@ -4,7 +4,7 @@
 
 use prost::Message;
 
-use super::grpc::Code;
+use super::grpc::{CallError, Code};
 
 /// The method that reports the health of a service once.
 pub const CHECK: &str = "/grpc.health.v1.Health/Check";
@@ -26,10 +26,11 @@ pub struct HealthCheckResponse {
 
 /// The health of a service. A server that responds is healthy: a server that stops accepts no
 /// further connections.
-pub(super) fn check(request: &HealthCheckRequest) -> Result<HealthCheckResponse, Code> {
+pub(super) fn check(request: &HealthCheckRequest) -> Result<HealthCheckResponse, CallError> {
     if SERVICES.contains(&request.service.as_str()) {
         Ok(HealthCheckResponse { status: SERVING })
     } else {
-        Err(Code::NotFound)
+        let reason = "This server has no such service.";
+        Err(CallError::new(Code::NotFound, reason))
     }
 }

@@ -11,7 +11,7 @@ use ::http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, CONTENT_LENGTH, HOST, WWW_AUTHENTICATE},
 };
-use grpc::Code;
+use grpc::{CallError, Code};
 use http_body_util::BodyExt as _;
 use hyper::{Request, Response, body::Incoming};
 use messages::{
@@ -55,10 +55,10 @@ impl Envoy {
     /// Reports the health of the server, to any client that reaches the listener.
     async fn health(&self, body: ClientBody) -> Response<grpc::GrpcBody> {
         let body = RequestBody::Stream(body).collect(self.0.handlers.body_limits()).await;
-        let body = body.map_err(|_| Code::ResourceExhausted);
+        let body = body.map_err(|_| unreadable_body());
         match body.and_then(|body| grpc::read(&body)).and_then(|message| health::check(&message)) {
             Ok(message) => grpc::success(&message),
-            Err(code) => grpc::failure(code),
+            Err(error) => grpc::failure(error),
         }
     }
 
@@ -67,11 +67,13 @@ impl Envoy {
         request: Request<Incoming>,
         peer: &Peer,
         record: &RequestRecord,
-    ) -> Result<CheckResponse, Code> {
+    ) -> Result<CheckResponse, CallError> {
         let (parts, body) = request.into_parts();
         let body = ClientBody::new(body, parts.version);
         if parts.uri.path() != CHECK {
-            return Err(Code::Unimplemented);
+            let reason =
+                "This server has no such method. Call envoy.service.auth.v3.Authorization/Check.";
+            return Err(CallError::new(Code::Unimplemented, reason));
         }
         if !is_among(&self.0.trusted, peer.client()) {
             // The server does not read the body of an untrusted client.
@@ -81,9 +83,10 @@ impl Envoy {
             return Ok(denied(Dialect::Envoy.denial_response(&denial)).await);
         }
         let body = RequestBody::Stream(body).collect(self.0.handlers.body_limits()).await;
-        let body = body.map_err(|_| Code::ResourceExhausted)?;
+        let body = body.map_err(|_| unreadable_body())?;
         let message: CheckRequest = grpc::read(&body)?;
-        let described = DescribedRequest::new(message).ok_or(Code::InvalidArgument)?;
+        let described = DescribedRequest::new(message)
+            .map_err(|reason| CallError::new(Code::InvalidArgument, reason))?;
         if self.0.head_limits.are_exceeded(&described.headers, described.http.path.len()) {
             let denial = too_large();
             record.denied(&denial);
@@ -201,6 +204,12 @@ impl RemovedCredential {
     }
 }
 
+/// The error of a call whose body did not arrive.
+fn unreadable_body() -> CallError {
+    let reason = "The body is larger than limits.body_bytes, or did not arrive completely in time.";
+    CallError::new(Code::ResourceExhausted, reason)
+}
+
 /// The denial of a request whose head exceeds the limits of this server.
 fn too_large() -> Denial {
     Denial::new(
@@ -269,12 +278,18 @@ struct DescribedRequest {
 }
 
 impl DescribedRequest {
-    fn new(message: CheckRequest) -> Option<Self> {
-        let Attributes { source, request } = message.attributes?;
-        let mut http = request?.http?;
-        let headers = take_headers(&mut http)?;
+    /// # Errors
+    /// The reason why the message describes no request.
+    fn new(message: CheckRequest) -> Result<Self, &'static str> {
+        let Attributes { source, request } =
+            message.attributes.ok_or("The message has no attributes.")?;
+        let mut http = request
+            .and_then(|request| request.http)
+            .ok_or("The message has no attributes.request.http.")?;
+        let headers = take_headers(&mut http)
+            .ok_or("The name or the value of a header field in the message is malformed.")?;
         let source = source.and_then(|node| node.address?.socket?.address.parse().ok());
-        Some(Self { http, headers, source })
+        Ok(Self { http, headers, source })
     }
 
     fn original(&self, trusted: &[ipnet::IpNet]) -> Result<OriginalRequest<'_>, ReportError> {
@@ -305,6 +320,15 @@ impl DescribedRequest {
         };
         Ok(OriginalRequest { method, scheme, host, path, query, uri_field: None, client })
     }
+}
+
+/// The method, host and path that a message asks about. For the fuzz targets.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::server) fn question(message: CheckRequest) -> Option<[String; 3]> {
+    let described = DescribedRequest::new(message).ok()?;
+    let original = described.original(&[]).ok()?;
+    let host = original.host.authority().to_owned();
+    Some([original.method.to_string(), host, original.path.to_owned()])
 }
 
 /// The header fields of a request. `None` means that at least one field is malformed.
@@ -347,7 +371,15 @@ impl Service for Envoy {
         }
         match self.check(request, peer, record).await {
             Ok(message) => grpc::success(&message),
-            Err(code) => grpc::failure(code),
+            Err(error) => {
+                tracing::info!(
+                    client = %peer.client(),
+                    code = error.code as u16,
+                    "a gRPC call got no decision: {}",
+                    error.reason
+                );
+                grpc::failure(error)
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `keyward key import`: imports keys of other systems. The whole file is checked before the first
 //! key is written.
 
-pub(super) mod kong;
+pub(in crate::cli) mod kong;
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -178,7 +178,7 @@ impl Lines<'_> {
     }
 }
 
-fn from_csv(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
+pub(in crate::cli) fn from_csv(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
@@ -221,7 +221,7 @@ fn from_csv(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
     rows
 }
 
-fn from_jsonl(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
+pub(in crate::cli) fn from_jsonl(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
     let mut rows = Vec::new();
     for (index, json) in text.lines().enumerate().filter(|(_, json)| !json.trim().is_empty()) {
         let line = index as u64 + 1;

@@ -1,0 +1,43 @@
+//! Checks of state documents with any input, for the fuzz targets.
+
+use std::sync::{Arc, OnceLock};
+
+use super::{TomlDocument, read};
+use crate::{
+    accounts::{Accounts, Passwords},
+    model::{Clock, Entropy, Pepper},
+    store::MemoryStore,
+};
+
+/// Checks a document.
+///
+/// # Panics
+/// The reader panics, names a line that the document does not have, or repeats a digest.
+pub fn state_document(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let violations = match TomlDocument::parse(text) {
+        Err(problem) => vec![problem],
+        Ok(toml) => match read(&toml, accounts()) {
+            Ok(_) => return,
+            Err(found) => found.into_iter().map(|found| toml.with_line(found)).collect(),
+        },
+    };
+    let lines = text.bytes().filter(|byte| *byte == b'\n').count() + 1;
+    assert!(!violations.is_empty());
+    for violation in violations {
+        let number = violation.location.strip_prefix("line ").map(|rest| {
+            let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+            rest[..end].parse::<usize>().expect("a line is a number")
+        });
+        assert!(number.is_none_or(|number| (1..=lines).contains(&number)), "{violation:?}");
+    }
+}
+
+fn accounts() -> &'static Accounts {
+    static ACCOUNTS: OnceLock<Accounts> = OnceLock::new();
+    ACCOUNTS.get_or_init(|| {
+        let (store, pepper) = (Arc::new(MemoryStore::new()), Pepper::from_bytes([7; 32]));
+        let (clock, entropy) = (Clock::system(), Entropy::seeded(1));
+        Accounts::with(store, pepper, Passwords::new(1), clock, entropy).expect("accounts open")
+    })
+}
