@@ -58,7 +58,7 @@ pub use passwords::digest_formats::DigestFormat;
 pub use passwords::pepper::{PepperError, create_pepper, read_pepper};
 pub use passwords::{Busy, CheckTurn, Passwords};
 pub use records::PolicyRecord;
-pub use search::{
+pub(crate) use search::{
     AuditFilter, Filter, FoundEntries, FoundRecords, Position, Rows, Search, Sort, SortKey,
     names::UserNames, trail::TextPattern,
 };

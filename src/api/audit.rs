@@ -17,8 +17,7 @@ use crate::{
 };
 
 /// The fields of records that are times, which the trail has as seconds since 1970.
-const TIMES: [&str; 7] =
-    ["created", "changed", "access", "login", "expires", "revoked", "until"];
+const TIMES: [&str; 7] = ["created", "changed", "access", "login", "expires", "revoked", "until"];
 
 pub(super) async fn list(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
     let mut query = ListQuery::parse(request.head, &list::audit::AUDIT);

@@ -30,7 +30,7 @@ use crate::{
 
 /// The number of rows that a search in the order of the rows reads at most. The next page continues
 /// after these rows.
-const ROWS_PER_PAGE: usize = 50_000;
+const ROWS_PER_PAGE: usize = if cfg!(test) { 1000 } else { 50_000 };
 /// The number of rows that are read from the store at once.
 const ROWS_PER_READ: usize = 500;
 /// The number of searches that run at the same time. Further searches wait.
@@ -105,7 +105,7 @@ impl Accounts {
     ///
     /// # Errors
     /// The store failed, or the filter did.
-    pub async fn search<T: DeserializeOwned + Send + 'static>(
+    pub(crate) async fn search<T: DeserializeOwned + Send + 'static>(
         &self,
         search: Search<T>,
     ) -> Result<FoundRecords<T>, AccountError> {
@@ -181,7 +181,8 @@ impl Accounts {
             }
             let rank = Rank::new((sort.key)(&record.record)?, row, sort);
             let is_full = first.len() > search.limit;
-            let is_too_late = is_full && first.last_key_value().is_some_and(|(last, _)| rank > *last);
+            let is_too_late =
+                is_full && first.last_key_value().is_some_and(|(last, _)| rank > *last);
             if after.as_ref().is_some_and(|after| rank <= *after) || is_too_late {
                 continue;
             }
@@ -278,7 +279,8 @@ impl<'a> RowReader<'a> {
                 return Err(aborted());
             }
             let store = self.accounts.store();
-            let part = store.scan(self.table, &self.prefix, self.after.as_deref(), ROWS_PER_READ)?;
+            let part =
+                store.scan(self.table, &self.prefix, self.after.as_deref(), ROWS_PER_READ)?;
             self.is_last_part = part.len() < ROWS_PER_READ;
             self.after = part.last().map(|(row, _)| row.clone()).or(self.after.take());
             self.part = part.into_iter();

@@ -7,11 +7,11 @@ use std::{
 
 use super::{
     aborted,
-    subject::{sides, subject},
+    subject::{FormerOwners, key, owners, sides, subject},
 };
 use crate::{
     accounts::{AccountError, Accounts, AuditOrder, NumberedEntry},
-    model::{Actor, fold},
+    model::{Actor, KeyId, fold},
 };
 
 /// The number of entries that are read at most to find the names of deleted users.
@@ -35,17 +35,26 @@ impl UserNames {
 }
 
 impl Accounts {
-    /// The names of the users that these entries are about. The name of a deleted user comes from
-    /// the trail.
+    /// The users that these entries are about, and their names. Those of deleted users and keys
+    /// come from the trail.
     pub(super) fn names_in(
         &self,
         entries: &[NumberedEntry],
         cancelled: &AtomicBool,
     ) -> Result<UserNames, AccountError> {
+        let none = FormerOwners::new();
+        let has_subject = |entry: &&NumberedEntry| subject(entry, self, &none).is_some();
+        let lost: BTreeSet<KeyId> =
+            entries.iter().filter(|entry| !has_subject(entry)).filter_map(key).collect();
+        let former = if lost.is_empty() {
+            none
+        } else {
+            self.former_owners(cancelled, |id, _| lost.contains(&id))?
+        };
         let mut found = UserNames::default();
         let mut missing = BTreeSet::new();
         for entry in entries {
-            let Some(uid) = subject(entry, self) else { continue };
+            let Some(uid) = subject(entry, self, &former) else { continue };
             found.subjects.insert(entry.number, uid);
             match self.directory().user(uid) {
                 Some(user) => drop(found.names.insert(uid, user.name.to_string())),
@@ -66,10 +75,30 @@ impl Accounts {
         Ok(found)
     }
 
+    /// The owners of keys that are not in the store any more, as far as the newest entries of the
+    /// trail know them.
+    pub(super) fn former_owners(
+        &self,
+        cancelled: &AtomicBool,
+        is_wanted: impl Fn(KeyId, u64) -> bool,
+    ) -> Result<FormerOwners, AccountError> {
+        let mut found = FormerOwners::new();
+        self.newest_entries(cancelled, |entry| {
+            let owners = owners(entry).into_iter();
+            let wanted = owners.filter(|(id, owner)| is_wanted(*id, *owner));
+            found.extend(wanted.filter(|(id, _)| self.directory().key(*id).is_none()));
+            false
+        })?;
+        Ok(found)
+    }
+
     /// The user with this name, also if the user was deleted: then the trail still knows the name.
     /// `None` means that no user has or had this name, as far as the newest entries of the trail
     /// know.
-    pub async fn present_or_former_user(&self, name: &str) -> Result<Option<u64>, AccountError> {
+    pub(crate) async fn present_or_former_user(
+        &self,
+        name: &str,
+    ) -> Result<Option<u64>, AccountError> {
         if let Some(user) = self.directory().user_by_name(name) {
             return Ok(Some(user.uid));
         }

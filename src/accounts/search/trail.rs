@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{
     aborted, names,
-    subject::{sides, subject},
+    subject::{FormerOwners, sides, subject},
 };
 use crate::{
     accounts::{AccountError, Accounts, AuditOrder, NumberedEntry},
@@ -13,7 +13,7 @@ use crate::{
 
 /// The number of entries that a search of the trail reads at most. The next page continues after
 /// these entries.
-const ENTRIES_PER_PAGE: usize = 20_000;
+const ENTRIES_PER_PAGE: usize = if cfg!(test) { 1000 } else { 20_000 };
 /// The number of entries that are read from the store at once.
 const ENTRIES_PER_READ: usize = 500;
 
@@ -83,7 +83,7 @@ impl Accounts {
     ///
     /// # Errors
     /// Those of [`Accounts::audit`].
-    pub async fn search_audit(
+    pub(crate) async fn search_audit(
         &self,
         filter: AuditFilter,
         order: AuditOrder,
@@ -108,6 +108,10 @@ impl Accounts {
         cancelled: &AtomicBool,
     ) -> Result<FoundEntries, AccountError> {
         let is_plain = filter.is_empty();
+        let former = match filter.user {
+            Some(uid) => self.former_owners(cancelled, |_, owner| owner == uid)?,
+            None => FormerOwners::new(),
+        };
         let mut found = FoundEntries::default();
         let mut read = 0;
         loop {
@@ -125,7 +129,7 @@ impl Accounts {
             for entry in page.items {
                 read += 1;
                 let number = entry.number;
-                if filter.matches(&entry, self) {
+                if filter.matches(&entry, self, &former) {
                     if found.items.len() == limit {
                         return Ok(FoundEntries { next: after, ..found });
                     }
@@ -156,7 +160,12 @@ impl AuditFilter {
             && until.is_none()
     }
 
-    fn matches(&self, numbered: &NumberedEntry, accounts: &Accounts) -> bool {
+    fn matches(
+        &self,
+        numbered: &NumberedEntry,
+        accounts: &Accounts,
+        former: &FormerOwners,
+    ) -> bool {
         let entry = &numbered.entry;
         let fits = |pattern: &Option<TextPattern>, text: &str| {
             pattern.as_ref().is_none_or(|pattern| pattern.matches(text))
@@ -166,7 +175,7 @@ impl AuditFilter {
             && fits(&self.action, &entry.act.action)
             && fits(&self.object, &entry.act.object)
             && self.key.is_none_or(|key| concerns_key(numbered, key))
-            && self.user.is_none_or(|uid| concerns_user(numbered, uid, accounts))
+            && self.user.is_none_or(|uid| concerns_user(numbered, uid, accounts, former))
     }
 }
 
@@ -186,10 +195,15 @@ fn concerns_key(numbered: &NumberedEntry, id: KeyId) -> bool {
 }
 
 /// Whether a user acted, or the entry is about the user or one of the user's keys.
-fn concerns_user(numbered: &NumberedEntry, uid: u64, accounts: &Accounts) -> bool {
+fn concerns_user(
+    numbered: &NumberedEntry,
+    uid: u64,
+    accounts: &Accounts,
+    former: &FormerOwners,
+) -> bool {
     let entry = &numbered.entry;
     if matches!(&entry.actor, Actor::User { uid: actor, .. } if *actor == uid)
-        || subject(numbered, accounts) == Some(uid)
+        || subject(numbered, accounts, former) == Some(uid)
     {
         return true;
     }

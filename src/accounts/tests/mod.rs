@@ -7,6 +7,7 @@ mod events;
 mod import;
 mod keys;
 mod races;
+mod search;
 mod start;
 mod state;
 mod users;

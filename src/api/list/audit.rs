@@ -1,6 +1,9 @@
 //! The filters of the audit trail.
 
-use super::{ListParameters, ListQuery, values::{Direction, parse_uid}};
+use super::{
+    ListParameters, ListQuery,
+    values::{Direction, parse_uid},
+};
 use crate::{
     accounts::{Accounts, AuditFilter, AuditOrder},
     api::response,

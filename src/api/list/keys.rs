@@ -1,9 +1,6 @@
 //! The filters and orders of lists of keys.
 
-use super::{
-    ListParameters, ListQuery, SortField,
-    values::Direction,
-};
+use super::{ListParameters, ListQuery, SortField, values::Direction};
 use crate::{
     accounts::{Accounts, Filter, Rows, Search, Sort, SortKey, TextPattern},
     model::{Application, Key, Timestamp},
@@ -112,9 +109,8 @@ fn application(query: &mut ListQuery, accounts: &Accounts) -> Result<Option<Stri
 impl KeyFilter {
     fn matching(self, accounts: Accounts) -> Filter<Key> {
         Box::new(move |key| {
-            let is_before = |time: Timestamp, limit: Option<Timestamp>| {
-                limit.is_none_or(|limit| time < limit)
-            };
+            let is_before =
+                |time: Timestamp, limit: Option<Timestamp>| limit.is_none_or(|limit| time < limit);
             let fits = self.state.is_none_or(|word| state(key, self.now) == word)
                 && self.label.as_ref().is_none_or(|label| label.matches(&key.label))
                 && (self.application.is_none() || key.application == self.application)
@@ -127,9 +123,9 @@ impl KeyFilter {
             }
             let last = accounts.usage_of(key.id)?.map(|usage| usage.last);
             // A key that is younger than the time was not unused since that time.
-            let is_unused = self.unused_since.is_none_or(|since| {
-                key.created < since && last.is_none_or(|last| last < since)
-            });
+            let is_unused = self
+                .unused_since
+                .is_none_or(|since| key.created < since && last.is_none_or(|last| last < since));
             let is_old = self.last_used_before.is_none()
                 || last.is_some_and(|last| is_before(last, self.last_used_before));
             Ok(is_unused && is_old)
@@ -141,9 +137,8 @@ impl KeyFilter {
 fn sort(field: SortField, accounts: &Accounts) -> Option<Sort<Key>> {
     let SortField { name, descending } = field;
     let accounts = accounts.clone();
-    let of_time = |time: Option<Timestamp>, none: i64| {
-        SortKey::Number(time.map_or(none, |time| time.0))
-    };
+    let of_time =
+        |time: Option<Timestamp>, none: i64| SortKey::Number(time.map_or(none, |time| time.0));
     Some(Sort {
         descending,
         key: match name {
@@ -151,7 +146,9 @@ fn sort(field: SortField, accounts: &Accounts) -> Option<Sort<Key>> {
             "id" => Box::new(|key| Ok(SortKey::Text(key.id.to_string()))),
             "user" => Box::new(move |key| {
                 let user = accounts.directory().user(key.user);
-                Ok(SortKey::Text(user.map(|user| crate::model::fold(&user.name)).unwrap_or_default()))
+                Ok(SortKey::Text(
+                    user.map(|user| crate::model::fold(&user.name)).unwrap_or_default(),
+                ))
             }),
             "label" => Box::new(|key| Ok(SortKey::Text(crate::model::fold(&key.label)))),
             "created" => Box::new(move |key| Ok(of_time(Some(key.created), 0))),

@@ -45,9 +45,8 @@ pub(in crate::api) fn search(
     let sort = query.sort.filter(|_| !(is_by_name && matches!(rows, Rows::Names(_))));
     let matches: Filter<User> = Box::new(move |user| {
         let has_role = |role: &String| role == AUTHENTICATED || user.roles.contains(role);
-        let mail_matches = |mail: &TextPattern| {
-            user.mail.as_deref().is_some_and(|address| mail.matches(address))
-        };
+        let mail_matches =
+            |mail: &TextPattern| user.mail.as_deref().is_some_and(|address| mail.matches(address));
         Ok(name.as_ref().is_none_or(|name| name.matches(&user.name))
             && mail.as_ref().is_none_or(mail_matches)
             && role.as_ref().is_none_or(has_role)
