@@ -19,6 +19,7 @@ mod passwords;
 mod records;
 mod rules;
 mod script_host;
+#[cfg(feature = "server")]
 mod search;
 mod setup;
 #[cfg(test)]
@@ -58,6 +59,7 @@ pub use passwords::digest_formats::DigestFormat;
 pub use passwords::pepper::{PepperError, create_pepper, read_pepper};
 pub use passwords::{Busy, CheckTurn, Passwords};
 pub use records::PolicyRecord;
+#[cfg(feature = "server")]
 pub(crate) use search::{
     AuditFilter, Filter, FoundEntries, FoundRecords, Position, Rows, Search, Sort, SortKey,
     names::UserNames, trail::TextPattern,
@@ -108,6 +110,7 @@ struct AccountsInner {
     counters: Counters,
     usage_lock: Arc<tokio::sync::Mutex<()>>,
     denials_lock: Arc<tokio::sync::Mutex<()>>,
+    #[cfg(feature = "server")]
     search_turns: search::SearchTurns,
     backup_status: Arc<backup::BackupStatus>,
     /// The addresses of the server's listeners. Unset means that there is no server.

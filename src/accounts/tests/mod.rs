@@ -7,6 +7,7 @@ mod events;
 mod import;
 mod keys;
 mod races;
+#[cfg(feature = "server")]
 mod search;
 mod start;
 mod state;
