@@ -19,6 +19,8 @@ mod passwords;
 mod records;
 mod rules;
 mod script_host;
+#[cfg(feature = "server")]
+mod search;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -57,6 +59,11 @@ pub use passwords::digest_formats::DigestFormat;
 pub use passwords::pepper::{PepperError, create_pepper, read_pepper};
 pub use passwords::{Busy, CheckTurn, Passwords};
 pub use records::PolicyRecord;
+#[cfg(feature = "server")]
+pub(crate) use search::{
+    AuditFilter, Filter, FoundEntries, FoundRecords, Position, Rows, Search, Sort, SortKey,
+    names::UserNames, trail::TextPattern,
+};
 pub use setup::{FirstStart, SetupError};
 pub use users::cache::ReadUser;
 pub use users::{NewUser, password_problem};
@@ -103,6 +110,8 @@ struct AccountsInner {
     counters: Counters,
     usage_lock: Arc<tokio::sync::Mutex<()>>,
     denials_lock: Arc<tokio::sync::Mutex<()>>,
+    #[cfg(feature = "server")]
+    search_turns: search::SearchTurns,
     backup_status: Arc<backup::BackupStatus>,
     /// The addresses of the server's listeners. Unset means that there is no server.
     own_listeners: Arc<OnceLock<Vec<std::net::SocketAddr>>>,

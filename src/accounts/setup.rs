@@ -145,6 +145,8 @@ impl Accounts {
             counters,
             usage_lock: Arc::default(),
             denials_lock: Arc::default(),
+            #[cfg(feature = "server")]
+            search_turns: super::search::SearchTurns::default(),
             backup_status: Arc::default(),
             own_listeners: Arc::default(),
         })))

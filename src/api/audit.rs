@@ -5,21 +5,43 @@ use serde_json::{Value, json};
 
 use super::{
     ApiRequest,
-    list::{self, ExtraParameter, ListQuery},
+    list::{self, ListQuery},
     response,
 };
 use crate::{
-    accounts::NumberedEntry, handlers::PayloadResponse, pipeline::Denial,
-    store::audit_log::AuditVerdict,
+    accounts::{NumberedEntry, Position, UserNames},
+    handlers::PayloadResponse,
+    model::Timestamp,
+    pipeline::Denial,
+    store::{audit_log::AuditVerdict, table},
 };
 
+/// The fields of records that are times, which the trail has as seconds since 1970.
+const TIMES: [&str; 7] = ["created", "changed", "access", "login", "expires", "revoked", "until"];
+
 pub(super) async fn list(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
-    let query = ListQuery::parse(request.head, ExtraParameter::Order)?;
-    let after = query.cursor(|cursor| cursor.parse().ok())?;
-    let page = request.accounts.audit(query.order, after, query.limit).map_err(response::denial)?;
-    let last = page.items.last().map(|entry| entry.number.to_string());
-    let items = page.items.iter().map(view).collect();
-    Ok(list::page(items, last.filter(|_| page.has_more)))
+    let mut query = ListQuery::parse(request.head, &list::audit::AUDIT);
+    // Without filters, a cursor is the number of an entry, and is valid in both orders.
+    let is_plain = query.is_plain_except("order");
+    let (order, filter) = list::audit::filter(&mut query, &request.accounts).await?;
+    let after = if is_plain {
+        query.cursor(|cursor| cursor.parse().ok())?
+    } else {
+        let position = query.position()?;
+        position.and_then(|position| match position {
+            Position::Row(row) => table::parse_number(&row),
+            Position::Sorted(..) => None,
+        })
+    };
+    let found = request.accounts.search_audit(filter, order, after, query.limit).await;
+    let found = found.map_err(response::denial)?;
+    let items = found.items.iter().map(|entry| view(entry, &found.names)).collect();
+    let next = if is_plain {
+        found.next.map(|number| number.to_string())
+    } else {
+        query.next(found.next.map(|number| Position::Row(table::audit(number).into())).as_ref())
+    };
+    Ok(list::page(items, next))
 }
 
 /// Verifies the hash chain of the audit trail. The status is 200 whenever the check completes. The
@@ -42,7 +64,7 @@ pub(super) async fn verify(request: ApiRequest<'_>) -> Result<PayloadResponse, D
     Ok(response::json(StatusCode::OK, &body))
 }
 
-fn view(numbered: &NumberedEntry) -> Value {
+fn view(numbered: &NumberedEntry, names: &UserNames) -> Value {
     let entry = &numbered.entry;
     let mut view = json!({
         "number": numbered.number,
@@ -50,10 +72,13 @@ fn view(numbered: &NumberedEntry) -> Value {
         "actor": entry.actor,
         "action": entry.act.action,
         "object": entry.act.object,
-        "before": entry.act.before,
-        "after": entry.act.after,
+        "before": readable(entry.act.before.as_ref()),
+        "after": readable(entry.act.after.as_ref()),
         "hash": numbered.hash,
     });
+    if let Some((uid, name)) = names.subject(numbered.number) {
+        view["user"] = json!({ "uid": uid, "name": name });
+    }
     if let Some(operator) = &entry.operator {
         view["operator"] = json!(operator);
     }
@@ -61,4 +86,44 @@ fn view(numbered: &NumberedEntry) -> Value {
         view["generation"] = json!(generation);
     }
     view
+}
+
+/// One side of a change, with its times as texts.
+fn readable(side: Option<&Value>) -> Value {
+    let mut side = side.cloned().unwrap_or_default();
+    format_times(&mut side);
+    side
+}
+
+/// Replaces the seconds since 1970 in the fields of records that are times.
+fn format_times(fields: &mut Value) {
+    for (name, value) in fields.as_object_mut().into_iter().flatten() {
+        match value.as_i64() {
+            // The times of a user are 0 for never.
+            Some(0) if ["access", "login"].contains(&name.as_str()) => *value = Value::Null,
+            Some(seconds) if TIMES.contains(&name.as_str()) => {
+                *value = Timestamp(seconds).to_string().into();
+            }
+            _ => format_times(value),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_records_are_texts() {
+        let side = json!({
+            "revoked": 123_456_789, "login": 0, "uid": 7, "rotated": { "to": "a", "until": 0 },
+            "expires": "never",
+        });
+        let expected = json!({
+            "revoked": "1973-11-29T21:33:09+00:00", "login": null, "uid": 7,
+            "rotated": { "to": "a", "until": "1970-01-01T00:00:00+00:00" }, "expires": "never",
+        });
+        assert_eq!(readable(Some(&side)), expected);
+        assert_eq!(readable(None), Value::Null);
+    }
 }

@@ -27,7 +27,7 @@ pub(super) async fn show(request: ApiRequest<'_>) -> Result<PayloadResponse, Den
 }
 
 pub(super) async fn list_keys(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
-    keys::page_of_user(caller_uid(&request)?, &request)
+    keys::page_of_user(caller_uid(&request)?, &request).await
 }
 
 pub(super) async fn generate_key(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {

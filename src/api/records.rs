@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{
     ApiRequest,
     fields::{FieldReader, merge},
-    list::{self, ExtraParameter, ListQuery},
+    list::{self, ListQuery, policy::Listed},
     response::{self, ChangeDenial},
 };
 use crate::{
@@ -79,12 +79,20 @@ fn get<T: Editable>(id: &str, request: &ApiRequest<'_>) -> Result<Versioned<T>, 
     current.ok_or_else(|| response::not_found(T::WHAT, id.escape_debug()))
 }
 
-pub(super) async fn list<T: Editable>(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
-    let query = ListQuery::parse(request.head, ExtraParameter::None)?;
-    let page = request
-        .accounts
-        .list::<T>(query.after.as_deref(), query.limit)
-        .map_err(response::denial)?;
+pub(super) async fn list<T: Editable + Listed>(
+    request: ApiRequest<'_>,
+) -> Result<PayloadResponse, Denial> {
+    let mut query = ListQuery::parse(request.head, &T::PARAMETERS);
+    if !query.is_plain() {
+        let search = list::policy::search::<T>(&mut query)?;
+        let found = request.accounts.search(search).await.map_err(response::denial)?;
+        let items = found.items.iter().map(|item| shown(&item.record, &request)).collect();
+        return Ok(list::page(items, query.next(found.next.as_ref())));
+    }
+    query.finish()?;
+    let after = query.cursor(|cursor| Some(cursor.to_owned()))?;
+    let page =
+        request.accounts.list::<T>(after.as_deref(), query.limit).map_err(response::denial)?;
     let last = page.items.last().map(|item| item.record.id().to_owned());
     let items = page.items.iter().map(|item| shown(&item.record, &request)).collect();
     Ok(list::page(items, last.filter(|_| page.has_more)))

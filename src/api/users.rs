@@ -8,11 +8,11 @@ use serde_json::{Map, Value, json};
 use super::{
     ApiRequest,
     fields::{FieldReader, merge},
-    list::{self, ExtraParameter, ListQuery},
+    list::{self, ListQuery},
     response::{self, ChangeDenial},
 };
 use crate::{
-    accounts::{NewUser, Page, Versioned},
+    accounts::{NewUser, Versioned},
     handlers::PayloadResponse,
     model::{PasswordDigest, Secret, Timestamp, User},
     pipeline::Denial,
@@ -34,31 +34,19 @@ pub(super) fn get(uid: u64, request: &ApiRequest<'_>) -> Result<Versioned<User>,
 }
 
 pub(super) async fn list(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
-    let query = ListQuery::parse(request.head, ExtraParameter::Name)?;
-    let after = query.cursor(|cursor| cursor.parse().ok())?;
-    let page = match &query.name {
-        Some(name) => search_by_name(name, after, &request)?,
-        None => request.accounts.users(after, query.limit).map_err(response::denial)?,
-    };
-    let last = page.items.last().map(|user| user.record.uid.to_string());
-    let items = page.items.iter().map(|user| view(&user.record)).collect();
-    Ok(list::page(items, last.filter(|_| page.has_more)))
-}
-
-/// A page with the user who has this name. Names are compared without regard to case. If no user
-/// has this name, the page is empty.
-fn search_by_name(
-    name: &str,
-    after: Option<u64>,
-    request: &ApiRequest<'_>,
-) -> Result<Page<User>, Denial> {
-    let cached = request.accounts.directory().user_by_name(name);
-    let uid = cached.map(|user| user.uid).filter(|uid| after.is_none_or(|after| *uid > after));
-    let user = match uid {
-        Some(uid) => request.accounts.user(uid).map_err(response::denial)?,
-        None => None,
-    };
-    Ok(Page { items: user.into_iter().collect(), has_more: false })
+    let mut query = ListQuery::parse(request.head, &list::users::USERS);
+    if query.is_plain() {
+        query.finish()?;
+        let after = query.cursor(|cursor| cursor.parse().ok())?;
+        let page = request.accounts.users(after, query.limit).map_err(response::denial)?;
+        let last = page.items.last().map(|user| user.record.uid.to_string());
+        let items = page.items.iter().map(|user| view(&user.record)).collect();
+        return Ok(list::page(items, last.filter(|_| page.has_more)));
+    }
+    let search = list::users::search(&mut query, &request.accounts)?;
+    let found = request.accounts.search(search).await.map_err(response::denial)?;
+    let items = found.items.iter().map(|user| view(&user.record)).collect();
+    Ok(list::page(items, query.next(found.next.as_ref())))
 }
 
 pub(super) async fn create(mut request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {

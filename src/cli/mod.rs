@@ -17,6 +17,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use client::session::Session;
+use terminal::display::DisplayOptions;
 pub use terminal::exit::{CliError, Exit};
 use tokio::runtime::{Builder, Runtime};
 
@@ -41,6 +42,8 @@ pub struct Cli {
         value_enum, default_value_t = Output::Table, hide_possible_values = true
     )]
     output: Output,
+    #[command(flatten)]
+    display: DisplayOptions,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -134,6 +137,7 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn dispatch(cli: Cli, output: Output) -> anyhow::Result<()> {
+    let display = cli.display;
     let command = match cli.command.unwrap_or(Command::Serve(commands::serve::Serve::default())) {
         // These commands do not load the configuration, so they also work if the configuration is
         // invalid.
@@ -145,7 +149,7 @@ fn dispatch(cli: Cli, output: Output) -> anyhow::Result<()> {
         command => command,
     };
     let loaded = load(cli.config.as_deref(), environment())?;
-    runtime(&command, &loaded)?.block_on(execute(command, output, loaded))
+    runtime(&command, &loaded)?.block_on(execute(command, output, display, loaded))
 }
 
 /// Creates the runtime: with worker threads for the server, with one thread for other commands.
@@ -160,7 +164,13 @@ fn runtime(command: &Command, loaded: &Loaded) -> std::io::Result<Runtime> {
     builder.enable_all().build()
 }
 
-async fn execute(command: Command, output: Output, loaded: Loaded) -> anyhow::Result<()> {
+async fn execute(
+    command: Command,
+    output: Output,
+    display: DisplayOptions,
+    loaded: Loaded,
+) -> anyhow::Result<()> {
+    let session = |client| Session::new(client, output).with_display(display);
     match command {
         Command::Serve(options) => commands::serve::run(options, loaded).await,
         Command::Init(init) => commands::init::run(init, &loaded.settings, output).await,
@@ -168,16 +178,18 @@ async fn execute(command: Command, output: Output, loaded: Loaded) -> anyhow::Re
         Command::Script(ScriptVerb::Local(bench)) => {
             // Script tests block their thread, so they must not run on the runtime's thread.
             let settings = loaded.settings;
-            tokio::task::spawn_blocking(move || commands::script::run(bench, &settings, output))
-                .await?
+            tokio::task::spawn_blocking(move || {
+                commands::script::run(bench, &settings, output, display)
+            })
+            .await?
         }
         Command::Explain(request) => {
             let client = client::connect::client_with_scripts(&loaded.settings).await?;
-            commands::explain::run(request, &Session::new(client, output)).await
+            commands::explain::run(request, &session(client)).await
         }
         Command::Script(ScriptVerb::Api(verb)) => {
             let client = client::connect::client(&loaded.settings).await?;
-            commands::script::ask(verb, &Session::new(client, output)).await
+            commands::script::ask(verb, &session(client)).await
         }
         Command::Healthcheck => commands::healthcheck::run(&loaded.settings, output).await,
         Command::Completions { shell } => commands::completions::print(shell),
@@ -186,7 +198,7 @@ async fn execute(command: Command, output: Output, loaded: Loaded) -> anyhow::Re
         Command::Store(verb) => commands::store::run(verb, &loaded.settings, output).await,
         Command::Records(command) => {
             let client = client::connect::client(&loaded.settings).await?;
-            run_record_command(command, &Session::new(client, output), &loaded).await
+            run_record_command(command, &session(client), &loaded).await
         }
     }
 }

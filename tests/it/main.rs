@@ -44,6 +44,7 @@ mod scripting_cli;
 mod scripts;
 mod slow_digests;
 mod start;
+mod terminal;
 mod tls;
 mod uniform;
 mod universal;

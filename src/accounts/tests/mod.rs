@@ -7,6 +7,8 @@ mod events;
 mod import;
 mod keys;
 mod races;
+#[cfg(feature = "server")]
+mod search;
 mod start;
 mod state;
 mod users;

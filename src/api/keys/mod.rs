@@ -14,7 +14,10 @@ use serde_json::{Map, Value, json};
 use super::{
     ApiRequest,
     fields::{FieldReader, merge},
-    list::{self, ExtraParameter, ListQuery},
+    list::{
+        self, ListQuery,
+        keys::{ALL_KEYS, KEYS_OF_USER, state},
+    },
     response::{self, ChangeDenial},
     users,
 };
@@ -26,10 +29,14 @@ use crate::{
 };
 
 pub(super) async fn list(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
-    let query = ListQuery::parse(request.head, ExtraParameter::None)?;
-    let after = query.cursor(KeyId::parse)?;
-    let page = request.accounts.keys(after, query.limit).map_err(response::denial)?;
-    Ok(page_response(&page, &request))
+    let mut query = ListQuery::parse(request.head, &ALL_KEYS);
+    if query.is_plain() {
+        query.finish()?;
+        let after = query.cursor(KeyId::parse)?;
+        let page = request.accounts.keys(after, query.limit).map_err(response::denial)?;
+        return Ok(page_response(&page, &request));
+    }
+    found_page(None, query, &request).await
 }
 
 pub(super) async fn list_of_user(
@@ -37,15 +44,34 @@ pub(super) async fn list_of_user(
     request: ApiRequest<'_>,
 ) -> Result<PayloadResponse, Denial> {
     users::get(uid, &request)?;
-    page_of_user(uid, &request)
+    page_of_user(uid, &request).await
 }
 
 /// The response with a page of a user's keys.
-pub(super) fn page_of_user(uid: u64, request: &ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
-    let query = ListQuery::parse(request.head, ExtraParameter::None)?;
-    let after = query.cursor(KeyId::parse)?;
-    let page = request.accounts.keys_of(uid, after, query.limit).map_err(response::denial)?;
-    Ok(page_response(&page, request))
+pub(super) async fn page_of_user(
+    uid: u64,
+    request: &ApiRequest<'_>,
+) -> Result<PayloadResponse, Denial> {
+    let mut query = ListQuery::parse(request.head, &KEYS_OF_USER);
+    if query.is_plain() {
+        query.finish()?;
+        let after = query.cursor(KeyId::parse)?;
+        let page = request.accounts.keys_of(uid, after, query.limit).map_err(response::denial)?;
+        return Ok(page_response(&page, request));
+    }
+    found_page(Some(uid), query, request).await
+}
+
+/// The response with a page of the keys that the query selects.
+async fn found_page(
+    uid: Option<u64>,
+    mut query: ListQuery,
+    request: &ApiRequest<'_>,
+) -> Result<PayloadResponse, Denial> {
+    let search = list::keys::search(&mut query, uid, &request.accounts)?;
+    let found = request.accounts.search(search).await.map_err(response::denial)?;
+    let items = found.items.iter().map(|key| view(&key.record, request)).collect();
+    Ok(list::page(items, query.next(found.next.as_ref())))
 }
 
 pub(super) async fn show(id: KeyId, request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
@@ -257,14 +283,4 @@ fn view(key: &Key, request: &ApiRequest<'_>) -> Value {
         view["rotated"] = json!({ "to": rotation.to, "until": rotation.until.to_string() });
     }
     view
-}
-
-fn state(key: &Key, now: Timestamp) -> &'static str {
-    if key.revoked.is_some() {
-        "revoked"
-    } else if key.ends().is_some_and(|end| end <= now) {
-        "expired"
-    } else {
-        "active"
-    }
 }

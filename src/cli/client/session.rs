@@ -7,14 +7,19 @@ use super::{AdminClient, paths::with_query};
 use crate::cli::{
     CliError, Exit, Output,
     terminal::{
+        confirm::{self, Change},
+        display::DisplayOptions,
         prompt::Confirmation,
+        record,
         screen::{Screen, printable},
-        table::{self, Column, Listing},
+        table::{Column, Listing},
     },
 };
 
 /// The maximum number of records in one page of a list.
 const PAGE_SIZE: usize = 100;
+/// The number of records in one page of a list that is only counted.
+const COUNT_PAGE_SIZE: usize = 1000;
 /// The maximum number of attempts of one update, if other clients change the record at the same
 /// time.
 const MAX_ATTEMPTS: usize = 5;
@@ -33,6 +38,11 @@ impl Session {
     /// Creates a session that writes to standard output and standard error.
     pub fn new(client: AdminClient, output: Output) -> Self {
         Self { client, output, screen: Screen::process() }
+    }
+
+    /// Shows the output with these options.
+    pub fn with_display(self, options: DisplayOptions) -> Self {
+        Self { screen: Screen::with_options(options), ..self }
     }
 
     /// Reports the result of a command: prints `counts` as JSON for programs, or calls `print_text`
@@ -58,7 +68,7 @@ impl Session {
         limit: Option<usize>,
         columns: &'static [Column],
     ) -> anyhow::Result<()> {
-        let mut listing = Listing::new(columns);
+        let mut listing = Listing::new(columns, self.screen.display());
         let mut remaining = limit.unwrap_or(usize::MAX);
         let mut cursor = None;
         let mut separator = "[\n";
@@ -68,14 +78,28 @@ impl Session {
             items.truncate(remaining);
             remaining -= items.len();
             let is_last = next.is_none() || remaining == 0;
-            self.screen.print(&match self.output {
-                Output::Table => listing.page(&items),
-                Output::Json => array_part(&items, &mut separator, is_last),
-            })?;
+            match self.output {
+                // A page of a filtered list can be empty although more pages follow. The first
+                // records decide about the columns.
+                Output::Table if items.is_empty() && !is_last => {}
+                Output::Table => self.screen.print_styled(&listing.page(&items))?,
+                Output::Json => {
+                    self.screen.print(&array_part(&items, &mut separator, is_last))?;
+                }
+            }
             if is_last {
+                self.name_left_out(&listing);
                 return Ok(());
             }
             cursor = next;
+        }
+    }
+
+    /// Says which columns the terminal has no room for.
+    fn name_left_out(&self, listing: &Listing) {
+        if let [_, ..] = listing.left_out() {
+            let columns = listing.left_out().join(", ");
+            self.screen.note(&format!("Not shown: {columns}. All columns: --wide\n"));
         }
     }
 
@@ -112,11 +136,22 @@ impl Session {
 
     /// Prints a record.
     pub fn show(&self, record: &Value) -> anyhow::Result<()> {
-        let text = match self.output {
-            Output::Table => table::record(record),
-            Output::Json => format!("{record:#}\n"),
-        };
-        Ok(self.screen.print(&text)?)
+        match self.output {
+            Output::Table => {
+                let text = record::record(record, &self.screen.display());
+                self.screen.print_styled(&text)?;
+            }
+            Output::Json => self.screen.print(&format!("{record:#}\n"))?,
+        }
+        Ok(())
+    }
+
+    /// Prints a record for programs, or a line for people.
+    fn confirm(&self, record: &Value, line: &str) -> anyhow::Result<()> {
+        match self.output {
+            Output::Table => Ok(self.screen.say(line)?),
+            Output::Json => self.show(record),
+        }
     }
 
     /// Gets a record and prints it.
@@ -124,15 +159,16 @@ impl Session {
         self.show(&self.client.get(target).await?.body)
     }
 
-    /// Creates a record and prints it.
+    /// Creates a record and confirms it.
     pub async fn add(&self, target: &str, record: &Map<String, Value>) -> anyhow::Result<()> {
         let created = self.client.post(target, &Value::Object(record.clone())).await?;
-        self.show(&created.body)
+        let line = confirm::created(kind(target), &created.body);
+        self.confirm(&created.body, &line)
     }
 
-    /// Updates a record and prints it. `change` edits a copy of the current record, and the request
-    /// contains only the changed fields. If another client changes the record before the request
-    /// arrives, the update starts again.
+    /// Updates a record and confirms the change. `change` edits a copy of the current record, and
+    /// the request contains only the changed fields. If another client changes the record before
+    /// the request arrives, the update starts again.
     pub async fn update(
         &self,
         target: &str,
@@ -142,7 +178,36 @@ impl Session {
         loop {
             match self.try_update(target, &change).await {
                 Err(problem) if problem.is_stale() && attempts < MAX_ATTEMPTS => attempts += 1,
-                updated => return self.show(&updated?),
+                updated => {
+                    let change = updated?;
+                    let line = self.change_line(target, &change).await?;
+                    return self.confirm(&change.after, &line);
+                }
+            }
+        }
+    }
+
+    /// The line that confirms a change. That of a user who was blocked or unblocked has the number
+    /// of the keys that this concerns.
+    async fn change_line(&self, target: &str, change: &Change) -> Result<String, CliError> {
+        let kind = kind(target);
+        let keys = if kind == "user" && change.before["active"] != change.after["active"] {
+            Some(self.count(&format!("{target}/keys?state=active")).await?)
+        } else {
+            None
+        };
+        Ok(confirm::changed(kind, change, keys))
+    }
+
+    /// The number of records in a list.
+    async fn count(&self, target: &str) -> Result<usize, CliError> {
+        let (mut count, mut cursor) = (0, None);
+        loop {
+            let (items, next) = self.page(target, COUNT_PAGE_SIZE, cursor.as_deref()).await?;
+            count += items.len();
+            match next {
+                Some(next) => cursor = Some(next),
+                None => return Ok(count),
             }
         }
     }
@@ -151,7 +216,7 @@ impl Session {
         &self,
         target: &str,
         change: &impl Fn(&mut Map<String, Value>),
-    ) -> Result<Value, CliError> {
+    ) -> Result<Change, CliError> {
         let found = self.client.get(target).await?;
         let Value::Object(before) = &found.body else {
             return Err(CliError::new(
@@ -162,10 +227,12 @@ impl Session {
         let mut after = before.clone();
         change(&mut after);
         let patch = difference(before, &after);
-        if patch.is_empty() {
-            return Ok(found.body);
+        let sent = patch.keys().cloned().collect::<Vec<_>>();
+        if sent.is_empty() {
+            return Ok(Change { before: found.body.clone(), after: found.body, sent });
         }
-        Ok(self.client.patch(target, &Value::Object(patch), found.etag).await?.body)
+        let after = self.client.patch(target, &Value::Object(patch), found.etag).await?.body;
+        Ok(Change { before: found.body, after, sent })
     }
 
     /// Deletes a record after confirmation. Messages call the record `name`.
@@ -183,6 +250,17 @@ impl Session {
             self.screen.note(&format!("The {} is deleted.\n", printable(name)));
         }
         Ok(())
+    }
+}
+
+/// The kind of the records at a path of the API.
+fn kind(target: &str) -> &'static str {
+    match target.trim_start_matches("/api/v1/").split(['/', '?']).next() {
+        Some("users") => "user",
+        Some("keys") => "key",
+        Some("roles") => "role",
+        Some("applications") => "application",
+        _ => "resource",
     }
 }
 

@@ -3,7 +3,10 @@
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 
-use super::limit::{NoRate, Rate};
+use super::{
+    filter::policy::AppFilter,
+    limit::{NoRate, Rate},
+};
 use crate::cli::{
     Session,
     client::paths::path,
@@ -14,13 +17,13 @@ use crate::cli::{
 };
 
 const COLUMNS: &[Column] = &[
-    ("ID", |app| cell(&app["id"])),
-    ("NAME", |app| cell(&app["name"])),
-    ("ENABLED", |app| cell(&app["enabled"])),
-    ("DEFAULT", |app| cell(&app["is_default"])),
-    ("TYPE", |app| cell(&app["type"])),
-    ("HEADER", |app| cell(&app["header"])),
-    ("DETAIL", |app| cell(&app["detail"])),
+    Column::new("ID", |app| cell(&app["id"])),
+    Column::new("NAME", |app| cell(&app["name"])).leaves(3),
+    Column::state("ENABLED", |app| cell(&app["enabled"])),
+    Column::new("DEFAULT", |app| cell(&app["is_default"])).leaves(4),
+    Column::new("TYPE", |app| cell(&app["type"])),
+    Column::new("HEADER", |app| cell(&app["header"])).leaves(2),
+    Column::new("DETAIL", |app| cell(&app["detail"])).leaves(1),
 ];
 
 #[derive(Debug, Subcommand)]
@@ -28,7 +31,7 @@ pub enum Verb {
     /// Create an application
     Add(Add),
     /// List applications
-    List,
+    List(AppFilter),
     /// Show an application
     Show {
         /// The application's id
@@ -120,7 +123,10 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
             add.fields.warn(session);
             session.add(&path(&["applications"]), &add.record()).await
         }
-        Verb::List => session.list(&path(&["applications"]), None, COLUMNS).await,
+        Verb::List(filter) => {
+            let target = filter.target(&path(&["applications"]));
+            session.list(&target, filter.options.limit, COLUMNS).await
+        }
         Verb::Show { id } => session.get(&target(&id)).await,
         Verb::Edit { id, fields, default } => {
             fields.warn(session);

@@ -202,7 +202,7 @@ fn show(report: &Value, session: &Session) -> anyhow::Result<()> {
     }
     let changes = report["changes"].as_array().map(Vec::as_slice).unwrap_or_default();
     let lines: String = changes.iter().map(line).collect();
-    session.screen.print(&format!("{lines}= {} unchanged\n", cell(&report["unchanged"])))?;
+    session.screen.say(&format!("{lines}= {} unchanged\n", cell(&report["unchanged"])))?;
     let count = |name: &str| report[name].as_u64().unwrap_or_default();
     let [added, changed, removed] = ["added", "changed", "removed"].map(count);
     let message = match (changes.is_empty(), report["dry_run"] == true) {

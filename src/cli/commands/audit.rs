@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use serde_json::Value;
 
+use super::filter::audit::AuditFilter;
 use crate::cli::{
     CliError, Exit, Output, Session,
     client::paths::{path, with_query},
@@ -10,13 +11,13 @@ use crate::cli::{
 };
 
 const COLUMNS: &[Column] = &[
-    ("NUMBER", |entry| cell(&entry["number"])),
-    ("TIME", |entry| cell(&entry["time"])),
-    ("ACTOR", actor),
-    ("ACTION", |entry| cell(&entry["action"])),
-    ("OBJECT", |entry| cell(&entry["object"])),
-    ("BEFORE", |entry| cell(&entry["before"])),
-    ("AFTER", |entry| cell(&entry["after"])),
+    Column::new("NUMBER", |entry| cell(&entry["number"])).leaves(3),
+    Column::time("TIME", |entry| cell(&entry["time"])),
+    Column::new("ACTOR", actor),
+    Column::new("ACTION", |entry| cell(&entry["action"])),
+    Column::new("OBJECT", object),
+    Column::new("BEFORE", |entry| cell(&entry["before"])).leaves(1),
+    Column::new("AFTER", |entry| cell(&entry["after"])).leaves(2),
 ];
 
 /// The maximum number of entries in one request of an export.
@@ -25,11 +26,7 @@ const PAGE_SIZE: usize = 1000;
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// List entries, the newest first
-    List {
-        /// Show at most this many entries
-        #[arg(long, value_name = "N")]
-        limit: Option<usize>,
-    },
+    List(AuditFilter),
     /// Print every entry as a line of JSON, the oldest first
     Export,
     /// Check that no entry was changed, added or removed
@@ -39,7 +36,9 @@ pub enum Verb {
 /// Runs the command.
 pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
     match verb {
-        Verb::List { limit } => session.list(&path(&["audit"]), limit, COLUMNS).await,
+        Verb::List(filter) => {
+            session.list(&filter.target(&path(&["audit"])), filter.limit, COLUMNS).await
+        }
         Verb::Export => export(session).await,
         Verb::Verify => verify(session).await,
     }
@@ -95,18 +94,29 @@ async fn verify(session: &Session) -> anyhow::Result<()> {
         let text = format!(
             "The audit trail is intact: {entries} entries, up to {last} with the hash {hash}.\n"
         );
-        session.screen.print(&text)?;
+        session.screen.say(&text)?;
     }
     Ok(())
 }
 
-/// Returns the name and number of a user, or the kind of another actor.
+/// Returns the name and number of a user, or the kind of another actor, with the name of the
+/// operator's Unix user.
 fn actor(entry: &Value) -> String {
     let actor = &entry["actor"];
-    match actor["kind"].as_str() {
-        Some("user") => format!("{} (#{})", cell(&actor["name"]), cell(&actor["uid"])),
+    match (actor["kind"].as_str(), entry["operator"]["name"].as_str()) {
+        (Some("user"), _) => format!("{} (#{})", cell(&actor["name"]), cell(&actor["uid"])),
+        (_, Some(name)) => format!("{} {name}", cell(&actor["kind"])),
         _ => cell(&actor["kind"]),
     }
+}
+
+/// Returns the object, with the name of the user that it is or that it belongs to.
+fn object(entry: &Value) -> String {
+    let object = cell(&entry["object"]);
+    let Some(name) = entry["user"]["name"].as_str() else { return object };
+    let uid = cell(&entry["user"]["uid"]);
+    let is_user = object.starts_with("user/");
+    if is_user { format!("{object} {name}") } else { format!("{object} of {name} (#{uid})") }
 }
 
 #[cfg(test)]

@@ -18,8 +18,9 @@ use crate::{
         client::paths::path,
         instance::accounts::engine_on_disk,
         terminal::{
+            record,
             screen::{Screen, printable},
-            table::{self, cell},
+            table::cell,
         },
     },
     config::{Loaded, Settings},
@@ -199,7 +200,7 @@ fn show(record: &Value, output: Output, screen: &Screen, headline: &str) -> anyh
                 fields.retain(|_, value| !value.is_array());
             }
             screen.note(&format!("{headline}.\n"));
-            screen.print(&table::record(&record))?;
+            screen.print_styled(&record::record(&record, &screen.display()))?;
         }
     }
     Ok(())

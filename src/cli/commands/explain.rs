@@ -23,13 +23,14 @@ use crate::cli::{
 const MAX_BYTES: u64 = 1 << 20;
 
 const COLUMNS: &[Column] = &[
-    ("PHASE", |step| cell(&step["phase"])),
-    ("VERDICT", |step| cell(&step["verdict"])),
-    ("TIME", |step| match step["microseconds"].as_u64() {
+    Column::new("PHASE", |step| cell(&step["phase"])),
+    Column::state("VERDICT", |step| cell(&step["verdict"])),
+    Column::new("TIME", |step| match step["microseconds"].as_u64() {
         Some(micros) => format!("{micros} µs"),
         None => cell(&Value::Null),
-    }),
-    ("FOUND", |step| cell(&step["found"])),
+    })
+    .leaves(1),
+    Column::wrapped("FOUND", |step| cell(&step["found"])),
 ];
 
 /// The request, with options named as in curl.
@@ -62,29 +63,39 @@ pub struct Request {
 pub async fn run(request: Request, session: &Session) -> anyhow::Result<()> {
     let body = request.body()?;
     let response = session.client.post(&path(&["explain"]), &body).await?.body;
-    let text = match session.output {
-        Output::Json => format!("{response:#}\n"),
-        Output::Table => explanation(&response),
-    };
-    Ok(session.screen.print(&text)?)
+    let screen = &session.screen;
+    match session.output {
+        Output::Json => screen.print(&format!("{response:#}\n"))?,
+        Output::Table => {
+            screen.say(&headline(&response))?;
+            let phases = response["phases"].as_array().map(Vec::as_slice).unwrap_or_default();
+            screen.print_styled(&Listing::new(COLUMNS, screen.display()).page(phases))?;
+            screen.say(&verdict(&response))?;
+        }
+    }
+    Ok(())
 }
 
-fn explanation(response: &Value) -> String {
+/// The request, as it was read.
+fn headline(response: &Value) -> String {
     let request = &response["request"];
     let field = |value: &Value| printable(value.as_str().unwrap_or_default());
-    let mut text = format!(
+    format!(
         "{} {} from {} to {}\n\n",
         field(&request["method"]),
         field(&request["path"]),
         field(&request["client"]),
         field(&request["host"])
-    );
-    let phases = response["phases"].as_array().map(Vec::as_slice).unwrap_or_default();
-    text.push_str(&Listing::new(COLUMNS).page(phases));
+    )
+}
+
+/// The outcome, as a sentence.
+fn verdict(response: &Value) -> String {
+    let field = |value: &Value| printable(value.as_str().unwrap_or_default());
     let denial = &response["response"];
-    let preflight = phases.first().map(|edge| &edge["found"]["preflight"]);
-    text.push_str(&match denial["status"].as_u64() {
-        None if preflight.is_some_and(Value::is_string) => {
+    let preflight = &response["phases"][0]["found"]["preflight"];
+    match denial["status"].as_u64() {
+        None if preflight.is_string() => {
             "\nAllowed: this is a CORS preflight, which needs no credential.\n".to_owned()
         }
         None => "\nAllowed: a real request would now go to its handler. The explained request does not.\n".to_owned(),
@@ -93,8 +104,7 @@ fn explanation(response: &Value) -> String {
             field(&denial["error"]),
             field(&denial["description"])
         ),
-    });
-    text
+    }
 }
 
 impl Request {

@@ -12,7 +12,7 @@ use crate::{
         CliError, Exit, Output,
         client::{ApiTransport as _, remote::RemoteServer},
         instance::control_file::{self, ControlState},
-        terminal::screen,
+        terminal::{screen, times},
     },
     config::{ListenAddress, Settings},
 };
@@ -41,10 +41,10 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     if let Some(problem) = body["audit_problem"].as_str() {
         screen::note(&format!("warning: {}\n", screen::printable(problem)));
     }
-    Ok(screen::print(&match output {
-        Output::Table => ready_text(&address, &body),
-        Output::Json => format!("{body:#}\n"),
-    })?)
+    Ok(match output {
+        Output::Table => screen::say(&ready_text(&address, &body))?,
+        Output::Json => screen::print(&format!("{body:#}\n"))?,
+    })
 }
 
 fn ready_text(address: &ListenAddress, body: &Value) -> String {
@@ -62,8 +62,9 @@ fn ready_text(address: &ListenAddress, body: &Value) -> String {
         ));
     }
     if let Some(seconds) = body["clock_behind_seconds"].as_i64() {
+        let span = times::span(seconds);
         text.push_str(&format!(
-            "The machine's clock is {seconds} s behind the newest time that was seen or stored. Set the clock.\n"
+            "The machine's clock is {span} behind the newest time that was seen or stored. Set the clock.\n"
         ));
     }
     text

@@ -8,6 +8,7 @@ pub(super) mod backup;
 pub(super) mod completions;
 pub(super) mod config;
 pub(super) mod explain;
+mod filter;
 pub(super) mod healthcheck;
 pub(super) mod init;
 pub(super) mod key;

@@ -3,21 +3,22 @@
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use super::filter::policy::RoleFilter;
 use crate::cli::{
     Session,
     client::{paths::path, session::change_words},
     terminal::{
         prompt::Confirmation,
-        table::{Column, cell},
+        table::{Column, cell, cell_or},
     },
 };
 
 const COLUMNS: &[Column] = &[
-    ("ID", |role| cell(&role["id"])),
-    ("LABEL", |role| cell(&role["label"])),
-    ("WEIGHT", |role| cell(&role["weight"])),
-    ("ADMIN", |role| cell(&role["is_admin"])),
-    ("PERMISSIONS", |role| cell(&role["permissions"])),
+    Column::new("ID", |role| cell(&role["id"])),
+    Column::new("LABEL", |role| cell(&role["label"])),
+    Column::new("WEIGHT", |role| cell(&role["weight"])).leaves(1),
+    Column::new("ADMIN", |role| cell(&role["is_admin"])),
+    Column::new("PERMISSIONS", permissions),
 ];
 
 #[derive(Debug, Subcommand)]
@@ -25,7 +26,7 @@ pub enum Verb {
     /// Create a role
     Add(Add),
     /// List roles
-    List,
+    List(RoleFilter),
     /// Show a role
     Show {
         /// The role's id
@@ -83,13 +84,20 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
     let target = |id: &str| path(&["roles", id]);
     match verb {
         Verb::Add(add) => session.add(&path(&["roles"]), &add.record()).await,
-        Verb::List => session.list(&path(&["roles"]), None, COLUMNS).await,
+        Verb::List(filter) => {
+            session.list(&filter.target(&path(&["roles"])), filter.options.limit, COLUMNS).await
+        }
         Verb::Show { id } => session.get(&target(&id)).await,
         Verb::Edit(edit) => session.update(&target(&edit.id), |role| edit.change(role)).await,
         Verb::Delete { id, consent } => {
             session.remove(&target(&id), &format!("role {id}"), consent).await
         }
     }
+}
+
+/// Returns the permissions. The role of an administrator has all.
+fn permissions(role: &Value) -> String {
+    if role["is_admin"] == true { "all".into() } else { cell_or(&role["permissions"], "none") }
 }
 
 impl Add {

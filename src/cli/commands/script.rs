@@ -18,7 +18,8 @@ use crate::{
         client::paths::path,
         instance::scripts::read_secrets,
         terminal::{
-            screen::{self, printable},
+            display::DisplayOptions,
+            screen::{self, Screen, printable},
             table::{Column, Listing, cell},
         },
     },
@@ -31,10 +32,10 @@ use crate::{
 };
 
 const COLUMNS: &[Column] = &[
-    ("FILE", |script| cell(&script["file"])),
-    ("FUNCTIONS", |script| cell(&script["functions"])),
-    ("BLOCKING", |script| cell(&script["blocking"])),
-    ("TESTS", |script| cell(&script["tests"])),
+    Column::new("FILE", |script| cell(&script["file"])),
+    Column::new("FUNCTIONS", |script| cell(&script["functions"])),
+    Column::new("BLOCKING", |script| cell(&script["blocking"])).leaves(1),
+    Column::new("TESTS", |script| cell(&script["tests"])),
 ];
 
 /// Commands for the running server.
@@ -93,12 +94,21 @@ pub enum What {
 }
 
 /// Runs a command that needs no server.
-pub fn run(bench: Bench, settings: &Settings, output: Output) -> anyhow::Result<()> {
+pub fn run(
+    bench: Bench,
+    settings: &Settings,
+    output: Output,
+    display: DisplayOptions,
+) -> anyhow::Result<()> {
     let folder = |dir: Option<PathBuf>| dir.unwrap_or_else(|| settings.scripts.dir.clone());
     match bench {
         Bench::Check { dir } => {
             let secrets = read_secrets(&settings.scripts.secrets_dir)?;
-            check(&inspect(&existing_folder(dir, settings)?, settings)?, &secrets, output)
+            let inspected = inspect(&existing_folder(dir, settings)?, settings)?;
+            match output {
+                Output::Table => check(&inspected, &secrets, &Screen::with_options(display)),
+                Output::Json => check_for_programs(&inspected, &secrets),
+            }
         }
         Bench::Test { dir, filter } => {
             let inspected = inspect(&existing_folder(dir, settings)?, settings)?;
@@ -152,33 +162,37 @@ fn error_json(found: &ScriptError) -> Value {
     })
 }
 
-fn check(inspected: &CheckedScripts, secrets: &Secrets, output: Output) -> anyhow::Result<()> {
-    let warnings = |script: &scripting::Script| -> Vec<ScriptError> {
-        script.warnings().iter().cloned().chain(script.missing_secrets(secrets)).collect()
-    };
-    let view = |script: &&scripting::Script| {
+fn warnings(script: &scripting::Script, secrets: &Secrets) -> Vec<ScriptError> {
+    script.warnings().iter().cloned().chain(script.missing_secrets(secrets)).collect()
+}
+
+fn views(inspected: &CheckedScripts, secrets: &Secrets) -> Vec<Value> {
+    let view = |script: &scripting::Script| {
         let functions: Vec<_> =
             script.functions().into_iter().map(scripting::Function::name).collect();
+        let warnings = warnings(script, secrets);
         json!({
             "file": script.file(),
             "functions": functions,
             "blocking": script.is_blocking(),
             "tests": script.tests().count(),
-            "warnings": warnings(script).iter().map(error_json).collect::<Vec<_>>(),
+            "warnings": warnings.iter().map(error_json).collect::<Vec<_>>(),
         })
     };
-    let scripts: Vec<Value> = inspected.set.scripts().iter().map(view).collect();
-    let text = match output {
-        Output::Table => {
-            let found = inspected.set.scripts();
-            let found = found.iter().flat_map(|script| warnings(script));
-            let found = found.map(|warning| format!("warning: {warning}\n"));
-            Listing::new(COLUMNS).page(&scripts)
-                + printable_lines(&found.collect::<String>()).as_str()
-        }
-        Output::Json => format!("{:#}\n", Value::from(scripts)),
-    };
-    Ok(screen::print(&text)?)
+    inspected.set.scripts().iter().map(|script| view(script)).collect()
+}
+
+fn check(inspected: &CheckedScripts, secrets: &Secrets, screen: &Screen) -> anyhow::Result<()> {
+    let found = inspected.set.scripts();
+    let found = found.iter().flat_map(|script| warnings(script, secrets));
+    let found: String = found.map(|warning| format!("warning: {warning}\n")).collect();
+    let mut listing = Listing::new(COLUMNS, screen.display());
+    screen.print_styled(&listing.page(&views(inspected, secrets)))?;
+    Ok(screen.say(&printable_lines(&found))?)
+}
+
+fn check_for_programs(inspected: &CheckedScripts, secrets: &Secrets) -> anyhow::Result<()> {
+    Ok(screen::print(&format!("{:#}\n", Value::from(views(inspected, secrets))))?)
 }
 
 /// A text of several lines without control characters.

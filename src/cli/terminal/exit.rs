@@ -114,10 +114,11 @@ pub fn report(problem: &anyhow::Error, output: Output) -> Exit {
         return Exit::Done;
     }
     let error = cli_error(problem);
-    screen::note(&match output {
-        Output::Table => format_problem(&error.problem),
-        Output::Json => format!("{:#}\n", error.problem),
-    });
+    let screen = screen::Screen::process();
+    match output {
+        Output::Table => screen.note(&format_problem(&error.problem)),
+        Output::Json => screen.note_json(&format!("{:#}\n", error.problem)),
+    }
     error.exit
 }
 

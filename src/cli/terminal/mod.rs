@@ -1,7 +1,13 @@
 //! Input and output of the command line: prompts, tables, errors and exit codes.
 
+pub(super) mod confirm;
+pub(super) mod display;
 pub(super) mod exit;
+pub(super) mod progress;
 pub(super) mod prompt;
+pub(super) mod record;
 pub(super) mod screen;
 pub(super) mod table;
+pub(super) mod times;
 pub(super) mod welcome;
+mod width;

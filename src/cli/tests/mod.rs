@@ -4,5 +4,6 @@ mod arguments;
 mod connecting;
 mod fake;
 mod health;
+mod lists;
 mod nouns;
 mod transports;

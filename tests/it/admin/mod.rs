@@ -1,5 +1,6 @@
 //! Tests of the admin API over HTTP.
 
+mod filters;
 mod guards;
 mod lists;
 mod problems;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::cli::{
     CliError, Exit, Session,
     client::paths::path,
-    terminal::{prompt, table::cell},
+    terminal::{prompt, screen::printable, table::cell},
 };
 
 /// The keys in the text on standard input, with what was recognized.
@@ -43,7 +43,7 @@ pub async fn read_one(session: &Session) -> Result<String, CliError> {
 pub fn recognized(key: &Value) -> String {
     let form = cell(&key["recognized"]["form"]);
     match key["recognized"]["username"].as_str() {
-        Some(user) => format!("Recognized {form}, for the user {user}."),
+        Some(user) => format!("Recognized {form}, for the user {}.", printable(user)),
         None => format!("Recognized {form}."),
     }
 }
@@ -55,7 +55,7 @@ pub fn lost(key: &Value) -> Option<String> {
         Some("deleted") => {
             let owner = owner(key);
             let when = match key["deleted"].as_str() {
-                Some(time) => format!(", who was deleted at {time}"),
+                Some(_) => format!(", who was deleted at {}", cell(&key["deleted"])),
                 None => String::new(),
             };
             Some(format!("The key {id} belonged to {owner}{when}. It is not accepted any more."))
@@ -71,7 +71,7 @@ pub fn lost(key: &Value) -> Option<String> {
 pub fn owner(key: &Value) -> String {
     let uid = cell(&key["user"]);
     match key["username"].as_str() {
-        Some(name) => format!("{name} (#{uid})"),
+        Some(name) => format!("{} (#{uid})", printable(name)),
         None => format!("the user #{uid}"),
     }
 }

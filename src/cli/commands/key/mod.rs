@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::{
+    filter::keys::KeyFilter,
     key::{bulk::Bulk, import::Import, revoke::Revoke, scan::Scan},
     limit::{Budget, NoBudget, NoRate, Rate},
     user::{self, Who},
@@ -18,21 +19,25 @@ use crate::{
     cli::{
         CliError, Exit, Output, Session,
         client::paths::path,
-        terminal::table::{self, Column, cell},
+        terminal::{
+            confirm,
+            table::{Column, cell, cell_or},
+        },
     },
     model::{Clock, Expires, KeyId, parse_span},
 };
 
 const COLUMNS: &[Column] = &[
-    ("ID", |key| cell(&key["id"])),
-    ("USER", |key| cell(&key["username"])),
-    ("LABEL", |key| cell(&key["label"])),
-    ("KEY", shown),
-    ("STATE", |key| cell(&key["state"])),
-    ("APPLICATION", |key| any(&key["application"])),
-    ("SCOPES", |key| all(&key["scopes"])),
-    ("NETWORKS", |key| any(&key["networks"])),
-    ("EXPIRES", |key| cell(&key["expires"])),
+    Column::new("ID", |key| cell(&key["id"])),
+    Column::new("USER", |key| cell(&key["username"])),
+    Column::new("LABEL", |key| cell(&key["label"])).leaves(7),
+    Column::new("KEY", shown).leaves(4),
+    Column::state("STATE", |key| cell(&key["state"])),
+    Column::new("APPLICATION", |key| cell_or(&key["application"], "all")).leaves(1),
+    Column::new("SCOPES", scopes).leaves(3),
+    Column::new("NETWORKS", |key| cell_or(&key["networks"], "all")).leaves(2),
+    Column::time("EXPIRES", end).leaves(5),
+    Column::time("LAST USED", |key| cell_or(&key["last_used"], "never")).leaves(6),
 ];
 
 #[derive(Debug, Subcommand)]
@@ -43,9 +48,8 @@ pub enum Verb {
     List {
         #[command(flatten)]
         who: MaybeWho,
-        /// Show at most this many keys
-        #[arg(long, value_name = "N")]
-        limit: Option<usize>,
+        #[command(flatten)]
+        filter: Box<KeyFilter>,
     },
     /// Show a key's record, which does not contain the key's text
     Show {
@@ -159,12 +163,12 @@ pub struct MaybeWho {
 pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
     match verb {
         Verb::Generate(generate) => generate.run(session).await,
-        Verb::List { who, limit } => {
+        Verb::List { who, filter } => {
             let target = match Who::new(who.name, who.uid) {
                 Some(who) => keys_of(&who, session).await?,
                 None => path(&["keys"]),
             };
-            session.list(&target, limit, COLUMNS).await
+            session.list(&filter.target(&target), filter.options.limit, COLUMNS).await
         }
         Verb::Show { id } if id == "-" => show_found(session).await,
         Verb::Show { id } => session.get(&path(&["keys", &parse_id(&id)?])).await,
@@ -253,10 +257,10 @@ fn show_once(created: &Value, session: &Session) -> anyhow::Result<()> {
     let mut record = created.as_object().cloned().unwrap_or_default();
     let text = record.remove("key").unwrap_or_default();
     let replaced = record.remove("replaces");
-    session.screen.note(&table::record(&Value::Object(record)));
+    session.screen.note(&confirm::key_created(&Value::Object(record)));
     if let Some(old) = replaced {
         let (id, until) = (cell(&old["id"]), cell(&old["rotated"]["until"]));
-        session.screen.note(&format!("\nThe old key {id} works until {until}.\n"));
+        session.screen.note(&format!("The old key {id} works until {until}.\n"));
     }
     session.screen.note("\nThis is the key. It is not shown again:\n");
     Ok(session.screen.print(&format!("{}\n", text.as_str().unwrap_or_default()))?)
@@ -280,7 +284,7 @@ async fn show_found(session: &Session) -> anyhow::Result<()> {
         match (find::lost(&key), key["state"].as_str()) {
             (Some(text), Some("unknown")) => return Err(CliError::new(Exit::Failed, text).into()),
             (Some(text), _) if session.output == Output::Table => {
-                session.screen.print(&format!("{text}\n"))?;
+                session.screen.say(&format!("{text}\n"))?;
             }
             _ => session.show(&key)?,
         }
@@ -304,22 +308,26 @@ fn parse_id(text: &str) -> Result<String, CliError> {
 }
 
 /// Returns the parts of a key's text that a list shows: the prefix and the last four characters.
+/// Nothing is known of the text of a key whose digest was imported.
 fn shown(key: &Value) -> String {
-    format!("{}…{}", cell(&key["prefix"]), cell(&key["last_four"]))
+    let part = |name: &str| key[name].as_str().unwrap_or_default();
+    match (part("prefix"), part("last_four")) {
+        ("", "") => "imported".to_owned(),
+        (prefix, last_four) => format!("{prefix}…{last_four}"),
+    }
 }
 
-fn any(value: &Value) -> String {
-    cell_or(value, "any")
+/// Returns the scopes. `null` means all permissions; an empty list means no permission.
+fn scopes(key: &Value) -> String {
+    if key["scopes"].is_null() { "all".into() } else { cell_or(&key["scopes"], "none") }
 }
 
-fn all(value: &Value) -> String {
-    // `null` means all permissions; an empty list means no permission.
-    if value.is_null() { "all".into() } else { cell(value) }
-}
-
-fn cell_or(value: &Value, word: &str) -> String {
-    let is_empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
-    if is_empty { word.into() } else { cell(value) }
+/// Returns the time at which the key ends: its expiry, or the end of the overlap after a rotation.
+fn end(key: &Value) -> String {
+    let times = [&key["expires"], &key["rotated"]["until"]];
+    // Times of the API have one form, so their order is that of their texts.
+    let first = times.into_iter().filter_map(Value::as_str).min();
+    first.map_or_else(|| "never".to_owned(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -340,11 +348,26 @@ mod tests {
 
     #[test]
     fn null_scopes_differ_from_empty_scopes() {
-        assert_eq!(
-            (any(&json!(null)), any(&json!([])), any(&json!("a"))),
-            ("any".into(), "any".into(), "a".into())
-        );
-        assert_eq!((all(&json!(null)), all(&json!([]))), ("all".into(), "-".into()));
+        let of = |value: Value| scopes(&json!({ "scopes": value }));
+        assert_eq!((of(json!(null)), of(json!([]))), ("all".into(), "none".into()));
+        assert_eq!(of(json!(["a", "b"])), "a, b");
+    }
+
+    #[test]
+    fn key_of_which_nothing_is_known_is_called_imported() {
         assert_eq!(shown(&json!({ "prefix": "kw", "last_four": "aB12" })), "kw…aB12");
+        assert_eq!(shown(&json!({ "prefix": "", "last_four": "aB12" })), "…aB12");
+        assert_eq!(shown(&json!({ "prefix": "", "last_four": "" })), "imported");
+    }
+
+    #[test]
+    fn end_of_a_rotated_key_is_the_end_of_its_overlap() {
+        let until = "2026-12-01T00:00:00+00:00";
+        let rotated = json!({ "to": "0000aZ19", "until": until });
+        assert_eq!(end(&json!({ "expires": null, "rotated": rotated })), until);
+        let expires = "2027-01-01T00:00:00+00:00";
+        assert_eq!(end(&json!({ "expires": expires, "rotated": rotated })), until);
+        assert_eq!(end(&json!({ "expires": expires })), expires);
+        assert_eq!(end(&json!({ "expires": null })), "never");
     }
 }

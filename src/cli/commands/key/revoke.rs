@@ -162,7 +162,7 @@ impl Revoke {
         };
         if session.output == Output::Table {
             let owner = find::owner(&key);
-            let printed = session.screen.print(&format!("The key {id} of {owner} {verb}.\n"));
+            let printed = session.screen.say(&format!("The key {id} of {owner} {verb}.\n"));
             printed.map_err(|problem| CliError::new(Exit::Failed, problem.to_string()))?;
         }
         Ok(key)

@@ -22,6 +22,7 @@ use self::{
 };
 use super::{
     app::enable,
+    filter::policy::ResourceFilter,
     limit::{NoRate, Rate},
 };
 use crate::cli::{
@@ -29,19 +30,19 @@ use crate::cli::{
     client::paths::path,
     terminal::{
         prompt::Confirmation,
-        table::{Column, cell},
+        table::{Column, cell, cell_or},
     },
 };
 
 const COLUMNS: &[Column] = &[
-    ("ID", |resource| cell(&resource["id"])),
-    ("ENABLED", |resource| cell(&resource["enabled"])),
-    ("HANDLER", |resource| cell(&resource["handler"])),
-    ("HOST", |resource| cell(&resource["host"])),
-    ("PATH", |resource| cell(&resource["path"])),
-    ("METHODS", methods),
-    ("FORMATS", |resource| shared_rule(resource, "formats")),
-    ("AUTHENTICATION", |resource| shared_rule(resource, "authentication")),
+    Column::new("ID", |resource| cell(&resource["id"])),
+    Column::state("ENABLED", |resource| cell(&resource["enabled"])),
+    Column::new("HANDLER", |resource| cell(&resource["handler"])).leaves(4),
+    Column::new("HOST", |resource| cell_or(&resource["host"], "all")).leaves(2),
+    Column::new("PATH", |resource| cell(&resource["path"])),
+    Column::new("METHODS", methods).leaves(5),
+    Column::new("FORMATS", |resource| shared_rule(resource, "formats")).leaves(1),
+    Column::new("AUTHENTICATION", |resource| shared_rule(resource, "authentication")).leaves(3),
 ];
 
 #[derive(Debug, Subcommand)]
@@ -49,7 +50,7 @@ pub enum Verb {
     /// Create a resource
     Add(Box<Add>),
     /// List resources
-    List,
+    List(Box<ResourceFilter>),
     /// Show a resource
     Show {
         /// The resource's id
@@ -194,7 +195,10 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
             let target = add.source.guards.target(&path(&["resources"]));
             session.add(&target, &add.record()?).await
         }
-        Verb::List => session.list(&path(&["resources"]), None, COLUMNS).await,
+        Verb::List(filter) => {
+            let target = filter.target(&path(&["resources"]));
+            session.list(&target, filter.options.limit, COLUMNS).await
+        }
         Verb::Show { id } => session.get(&target(&id)).await,
         Verb::Edit(edit) => {
             let target = edit.source.guards.target(&target(&edit.id));

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     cli::{
         CliError, Exit, Output,
-        terminal::{screen::Screen, table},
+        terminal::{record, screen::Screen},
     },
     config::Settings,
     store::{self, EngineKind, StoreError, convert::TableReport, store_exists},
@@ -42,7 +42,7 @@ pub fn run(engine: EngineKind, settings: &Settings, output: Output) -> anyhow::R
         }
         Output::Table => {
             counts.extend(by_table.map(|(name, count)| (name, count.into())));
-            screen.print(&table::record(&counts.into()))?;
+            screen.print_styled(&record::record(&counts.into(), &screen.display()))?;
         }
     }
     match findings(&reports, &verified).as_slice() {

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::{
     cli::{
         CliError, Exit, Output,
-        terminal::{screen::Screen, table},
+        terminal::{record, screen::Screen},
     },
     config::Settings,
     store::{EngineKind, RedbStore, SledStore, StoreError, store_exists},
@@ -20,11 +20,11 @@ pub fn run(engine: EngineKind, settings: &Settings, output: Output) -> anyhow::R
     let (before, after) = compact(engine, settings).map_err(super::unreachable)?;
     let record = json!({ "bytes_before": before, "bytes_after": after });
     let screen = Screen::process();
-    let text = match output {
-        Output::Json => format!("{record:#}\n"),
-        Output::Table => table::record(&record),
-    };
-    Ok(screen.print(&text)?)
+    match output {
+        Output::Json => screen.print(&format!("{record:#}\n"))?,
+        Output::Table => screen.print_styled(&record::record(&record, &screen.display()))?,
+    }
+    Ok(())
 }
 
 fn compact(engine: EngineKind, settings: &Settings) -> Result<(u64, u64), StoreError> {

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::{
+    filter::users::UserFilter,
     limit::{Budget, NoBudget, NoRate, Rate},
     user::htpasswd::Import,
 };
@@ -25,13 +26,13 @@ use crate::{
 };
 
 const COLUMNS: &[Column] = &[
-    ("UID", |user| cell(&user["uid"])),
-    ("NAME", |user| cell(&user["name"])),
-    ("MAIL", |user| cell(&user["mail"])),
-    ("ACTIVE", |user| cell(&user["active"])),
-    ("ROLES", |user| cell(&user["roles"])),
-    ("PASSWORD", |user| cell(&user["has_password"])),
-    ("CREATED", |user| cell(&user["created"])),
+    Column::new("UID", |user| cell(&user["uid"])),
+    Column::new("NAME", |user| cell(&user["name"])),
+    Column::new("MAIL", |user| cell(&user["mail"])).leaves(3),
+    Column::state("ACTIVE", |user| cell(&user["active"])),
+    Column::new("ROLES", |user| cell(&user["roles"])).leaves(4),
+    Column::new("PASSWORD", |user| cell(&user["has_password"])).leaves(1),
+    Column::time("CREATED", |user| cell(&user["created"])).leaves(2),
 ];
 
 #[derive(Debug, Subcommand)]
@@ -39,11 +40,7 @@ pub enum Verb {
     /// Create a user
     Add(Add),
     /// List users
-    List {
-        /// Show at most this many users
-        #[arg(long, value_name = "N")]
-        limit: Option<usize>,
-    },
+    List(UserFilter),
     /// Show a user
     Show(Who),
     /// Change a user; fields that are not given stay unchanged
@@ -148,7 +145,9 @@ impl Who {
 pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
     match verb {
         Verb::Add(add) => session.add(&path(&["users"]), &add.record()?).await,
-        Verb::List { limit } => session.list(&path(&["users"]), limit, COLUMNS).await,
+        Verb::List(filter) => {
+            session.list(&filter.target(&path(&["users"])), filter.options.limit, COLUMNS).await
+        }
         Verb::Show(who) => session.get(&target(&who, session).await?).await,
         Verb::Edit(edit) => edit.run(session).await,
         Verb::Block(who) => activate(&who, false, session).await,
@@ -242,6 +241,10 @@ fn number(name: &str) -> Option<u64> {
 }
 
 async fn look_up(name: &str, session: &Session) -> Result<u64, CliError> {
+    // A * at the end of a filter has a meaning, and no name contains one.
+    if name.contains('*') {
+        return Err(CliError::new(Exit::NotFound, format!("there is no user {name}")));
+    }
     let list = with_query(&path(&["users"]), &[("name", name)]);
     let mut cursor = None;
     loop {
