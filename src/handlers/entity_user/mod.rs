@@ -9,6 +9,7 @@ mod access;
 mod change;
 mod field;
 mod fields;
+mod numbers;
 mod record;
 mod validation;
 mod view;
