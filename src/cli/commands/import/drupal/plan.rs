@@ -22,8 +22,8 @@ pub(super) struct Plan {
     /// The permissions to add to existing roles, by the ids of the roles.
     added_permissions: BTreeMap<String, Vec<String>>,
     pub new_applications: Vec<Value>,
-    /// The universal key, and the ids of the applications that accept it.
-    pub universal: Option<(Secret, Vec<String>)>,
+    /// The universal key, and the id of the application that accepts it.
+    pub universal: Option<(Secret, String)>,
     /// Everything that the operator should know.
     pub notes: Vec<String>,
 }
@@ -123,12 +123,22 @@ impl Plan {
                 self.new_applications.push(new_application(application, is_universal));
             }
             if is_universal && application.method == Method::Key {
-                universal.push(id.clone());
+                universal.push((id.clone(), application.is_default));
             }
         }
-        if let (Some(key), false) = (&site.universal_key, universal.is_empty()) {
-            self.universal = Some((key.clone(), universal));
+        let Some(key) = site.universal_key.as_ref().filter(|_| !universal.is_empty()) else {
+            return;
+        };
+        // A text can be the key of one application only.
+        let default = universal.iter().position(|(_, is_default)| *is_default).unwrap_or_default();
+        let (application, _) = universal.swap_remove(default);
+        for (other, _) in universal {
+            self.notes.push(format!(
+                "The universal key works with the application {application} only: generate another \
+                 key for {other} (keyward key generate --universal --app {other})."
+            ));
         }
+        self.universal = Some((key.clone(), application));
     }
 
     /// Writes the roles and the applications.

@@ -115,7 +115,9 @@ impl Source {
 
     /// Reads the rows of some tables, in the order of the dump.
     pub fn rows(&self, tables: &[&str]) -> Result<Rows, CliError> {
-        let tables: Vec<Arc<str>> = tables.iter().map(|table| Arc::from(*table)).collect();
+        let mut tables: Vec<Arc<str>> = tables.iter().map(|table| Arc::from(*table)).collect();
+        tables.sort();
+        tables.dedup();
         if self.path.is_dir() {
             return Ok(Rows::Folder(Folder {
                 folder: self.path.clone(),

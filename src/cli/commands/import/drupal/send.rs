@@ -17,6 +17,7 @@ use crate::{
         CliError, Session, client::paths::path, commands::upload::MAX_PROBLEMS,
         terminal::screen::Screen,
     },
+    model::fold,
 };
 
 /// The maximum number of users that the report names.
@@ -37,6 +38,9 @@ pub(super) struct Import<'a> {
     existing: HashSet<u64>,
     existing_names: Vec<String>,
     moved: Vec<String>,
+    /// Hashes of the names, mail addresses and keys that were read. The API checks one batch at a
+    /// time, so it does not find all texts that two users have.
+    seen: HashSet<[u8; 16]>,
 }
 
 impl<'a> Import<'a> {
@@ -59,6 +63,7 @@ impl<'a> Import<'a> {
             existing: HashSet::new(),
             existing_names: Vec::new(),
             moved: Vec::new(),
+            seen: HashSet::new(),
         }
     }
 
@@ -79,6 +84,7 @@ impl<'a> Import<'a> {
                 return Ok(());
             }
             self.find_digests(&batch);
+            self.find_repeated(&batch);
             batch.retain(|person| !self.refused.contains(&person.number));
             // A refused row hides the other problems of its batch, so the rest is checked again.
             loop {
@@ -125,19 +131,15 @@ impl<'a> Import<'a> {
     }
 
     async fn write_universal_key(&mut self) -> Result<(), CliError> {
-        let Some((key, applications)) = &self.plan.universal else { return Ok(()) };
-        for application in applications {
-            let owner = self.universal_owner().await?;
-            let body = json!({
-                "digest": "clear",
-                "universal_of": application,
-                "rows": [{ "username": owner, "key": key.expose() }],
-            });
-            let written = self.session.client.post(&path(&["keys", "import"]), &body).await?;
-            self.add_counts(&written.body);
-            // One text can be the key of one application.
-            break;
-        }
+        let Some((key, application)) = &self.plan.universal else { return Ok(()) };
+        let owner = self.universal_owner().await?;
+        let body = json!({
+            "digest": "clear",
+            "universal_of": application,
+            "rows": [{ "username": owner, "key": key.expose() }],
+        });
+        let written = self.session.client.post(&path(&["keys", "import"]), &body).await?;
+        self.add_counts(&written.body);
         Ok(())
     }
 
@@ -254,6 +256,27 @@ impl<'a> Import<'a> {
             if let Some(kind) = key.and_then(likely_digest) {
                 let text = format!("{}: The key looks like a {} digest.", person.place, kind.name);
                 self.refuse(person.number, &text, "Add --clear-keys if these really are keys.");
+            }
+        }
+    }
+
+    /// Refuses users with the name, the mail address or the key of an earlier user.
+    fn find_repeated(&mut self, batch: &[Person]) {
+        for person in batch {
+            let key = person.key.as_ref().and_then(|key| key["key"].as_str());
+            let key = key.filter(|_| self.plan.universal.is_none()).map(str::to_owned);
+            let folded = |field: &str| person.user[field].as_str().map(fold);
+            let texts =
+                [("name", folded("username")), ("mail address", folded("mail")), ("key", key)];
+            for (kind, text) in texts {
+                let Some(text) = text else { continue };
+                let mut hash = [0; 16];
+                let whole = blake3::hash(format!("{kind}\0{text}").as_bytes());
+                hash.copy_from_slice(&whole.as_bytes()[..16]);
+                if !self.seen.insert(hash) {
+                    let text = format!("{}: An earlier user has the same {kind}.", person.place);
+                    self.refuse(person.number, &text, "Change it in Drupal, and export again.");
+                }
             }
         }
     }
