@@ -47,7 +47,10 @@ pub use error::AccountError;
 pub use events::LoadScripts;
 pub use events::outbox::PendingWebhook;
 pub use guards::Guards;
+#[cfg(feature = "server")]
+pub(crate) use import::clear_text::{LikelyDigest, likely_digest};
 pub use import::keys::{ImportDigest, ImportedKeys, KeyImport, KeyRow, UnknownUsers};
+pub use import::profile::{ExistingUsers, MovedUser, UserProfile};
 pub use import::users::{ImportedUsers, UserImport, UserRow};
 pub use keys::adopt::AdoptedBounds;
 pub use keys::bulk::{BulkIssue, BulkPart, BulkRecipients, RunId, Skipped};

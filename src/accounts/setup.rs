@@ -15,7 +15,11 @@ use super::{
     keys::{put_new_key, quota::PerUserLock},
     passwords::pepper::PepperError,
     read_pepper,
-    users::{cache::UserCache, new_uuid},
+    users::{
+        cache::UserCache,
+        names::{CURRENT_FORM, NAME_FORM},
+        new_uuid,
+    },
 };
 use crate::{
     directory::Directory,
@@ -120,6 +124,15 @@ impl Accounts {
         entropy: Entropy,
     ) -> Result<Self, StoreError> {
         let directory = Directory::open(&*store)?;
+        for user in directory.colliding_users() {
+            let (uid, name) = (user.uid, user.name.as_str());
+            tracing::warn!(
+                uid,
+                name,
+                "the name looks like another user's: this user is found by the exact spelling only; \
+                 rename one of the two"
+            );
+        }
         let newest = NewestTime::read(&*store, &pepper.audit_key())?;
         clock.raise_to(newest.time);
         let counters = Counters::new(clock.clone(), FailureLimits::none(), DenialLimits::none());
@@ -157,6 +170,7 @@ impl Accounts {
     /// store already has records.
     pub async fn first_start(&self) -> Result<Option<FirstStart>, AccountError> {
         if self.is_filled()? {
+            self.refresh_name_index().await?;
             return Ok(None);
         }
         let application =
@@ -169,6 +183,7 @@ impl Accounts {
         let mut batch = Batch::new();
         batch.expect(Table::Meta, PEPPER, Expected::Missing);
         batch.put(Table::Meta, PEPPER, encode(&self.0.pepper.fingerprint()));
+        batch.put(Table::Meta, NAME_FORM, encode(&CURRENT_FORM));
         for role in shipped_roles() {
             batch.put(Table::Roles, role.id.clone(), encode(&role));
         }

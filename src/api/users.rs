@@ -170,7 +170,7 @@ pub(super) fn read(reader: &mut FieldReader, user: &mut User) {
     user.credits = reader.credits();
 }
 
-fn attributes(reader: &mut FieldReader) -> BTreeMap<String, String> {
+pub(super) fn attributes(reader: &mut FieldReader) -> BTreeMap<String, String> {
     let mut attributes = BTreeMap::new();
     for (name, value) in reader.entries("attributes").unwrap_or_default() {
         match value {

@@ -121,6 +121,9 @@ enum RecordCommand {
     /// The audit log: who changed what
     #[command(subcommand)]
     Audit(commands::audit::Verb),
+    /// Import what another system knows: users, roles, keys and applications
+    #[command(subcommand)]
+    Import(commands::import::Verb),
     /// Write all records to one file, whether a server runs or not
     Backup(commands::backup::Backup),
     /// Write all records as a TOML file that people can read and edit, and keyward can apply
@@ -215,6 +218,7 @@ async fn run_record_command(
         RecordCommand::App(verb) => commands::app::run(verb, session).await,
         RecordCommand::Resource(verb) => commands::resource::run(verb, session).await,
         RecordCommand::Audit(verb) => commands::audit::run(verb, session).await,
+        RecordCommand::Import(verb) => commands::import::run(verb, session).await,
         RecordCommand::Backup(backup) => backup.run(session, loaded).await,
         RecordCommand::Export(export) => export.run(session).await,
     }

@@ -112,6 +112,7 @@ impl Directory {
             })?;
             result
         })?;
+        self.separate_colliding_names();
         Ok(total.into_inner())
     }
 

@@ -6,6 +6,7 @@
 //! notified.
 
 mod case_fold;
+mod colliding_names;
 mod cors;
 mod entries;
 mod load;
@@ -60,6 +61,8 @@ pub struct Directory {
     /// Users by name. The names are hashed with SipHash, because people could choose names that
     /// collide with a weaker hash.
     names: ShardedMap<UserByName, RandomState>,
+    /// Users by the exact spelling of their names ([`colliding_names`]).
+    colliding: UntrustedKeyMap<String, Arc<CachedUser>>,
     users: ShardedMap<UserByUid, foldhash::quality::RandomState>,
     keys: ShardedMap<Box<PackedKey>, foldhash::quality::RandomState>,
     /// The imported keys that are looked up by their digests: digest → key number.
@@ -115,6 +118,7 @@ impl Directory {
     fn empty() -> Self {
         Self {
             names: ShardedMap::new(),
+            colliding: map(),
             users: ShardedMap::new(),
             keys: ShardedMap::new(),
             foreign: map(),
@@ -123,11 +127,6 @@ impl Directory {
             sources: Mutex::new(PolicySources::new()),
             last_uid: AtomicU64::new(0),
         }
-    }
-
-    /// The user with this name, compared case-insensitively.
-    pub fn user_by_name(&self, name: &str) -> Option<Arc<CachedUser>> {
-        self.names.get(Folded(name), |user| user.0.clone())
     }
 
     /// The user with this uid.
@@ -251,6 +250,11 @@ impl Directory {
         self.last_uid.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Reserves all uids up to this one, so that [`Directory::next_uid`] does not return them.
+    pub fn reserve_uids(&self, largest: u64) {
+        self.last_uid.fetch_max(largest, Ordering::Relaxed);
+    }
+
     /// The largest uid that any user has or had.
     pub fn last_uid(&self) -> u64 {
         self.last_uid.load(Ordering::Relaxed)
@@ -269,12 +273,14 @@ impl Directory {
         self.last_uid.fetch_max(user.uid, Ordering::Relaxed);
         // The new name is inserted before the old name is removed, so readers find the user at any
         // time.
-        self.names.insert(UserByName(user.clone()));
+        self.put_name(&user);
         self.slow_digests.add_password(&user);
         if let Some(UserByUid(before)) = self.users.insert(UserByUid(user.clone())) {
             self.slow_digests.remove_password(&before);
             if Folded(&before.name) != Folded(&user.name) {
                 self.remove_name(&before);
+            } else if before.name != user.name {
+                self.forget_spelling(&before);
             }
         }
     }
@@ -308,11 +314,6 @@ impl Directory {
             }
         });
         found
-    }
-
-    /// Removes a user's name from `names`, unless another user has this name by now.
-    fn remove_name(&self, user: &CachedUser) {
-        self.names.remove_if(Folded(&user.name), |entry| entry.0.uid == user.uid);
     }
 
     fn put_key(&self, key: &[u8], json: &[u8]) -> Result<(), StoreError> {

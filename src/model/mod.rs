@@ -8,6 +8,7 @@ mod audit;
 mod client;
 mod credential;
 mod entropy;
+mod fold;
 mod ids;
 mod key;
 mod limit;
@@ -28,6 +29,8 @@ pub use credential::{
     CredentialParts, has_similar_prefix, is_similar, is_similar_parameter, title,
 };
 pub use entropy::Entropy;
+pub(crate) use fold::compose;
+pub use fold::fold;
 pub use ids::{KeyId, check_id};
 pub(crate) use key::ends;
 pub use key::forms::{Candidate, candidates};
@@ -50,7 +53,7 @@ pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
 pub use secret::{AuditKey, BackupKey, Digest, PasswordDigest, Pepper, Secret};
 pub use span::{Expires, parse_span};
 pub use time::{Clock, Timestamp};
-pub use user::{User, fold, mail_problem, name_problem};
+pub use user::{User, mail_problem, name_problem};
 pub use violation::{Violation, suggest::suggest};
 
 /// A value that a request borrows until the request ends. To borrow the value, a request usually

@@ -14,9 +14,10 @@ pub struct User {
     pub uid: u64,
     /// The UUID, for other systems.
     pub uuid: Uuid,
-    /// The name, which credentials contain. No two users have names that differ only in case.
+    /// The name, which credentials contain. No two users have names that look alike
+    /// ([`fold`](super::fold)).
     pub name: String,
-    /// The mail address. No two users have addresses that differ only in case.
+    /// The mail address. No two users have addresses that look alike.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail: Option<String>,
     /// The first mail address of the user.
@@ -62,11 +63,6 @@ pub struct User {
     pub credits: Option<Credits>,
 }
 
-/// Folds the case of a text. Names and mail addresses are compared in this form.
-pub fn fold(text: &str) -> String {
-    text.to_lowercase()
-}
-
 /// The error message for an invalid name of a user. `None` means that the name is valid.
 ///
 /// The rules and texts come from Drupal's `UserNameConstraint`.
@@ -104,24 +100,38 @@ fn is_allowed_in_name(c: char) -> bool {
         | 0xFF01..=0xFF60 | 0xFFF9..=0xFFFD)
 }
 
-/// The error message for an invalid mail address. `None` means that the address is valid: it has
-/// the format of an HTML `email` input, with a dot-atom before the `@`.
+/// The error message for an invalid mail address. `None` means that the address is valid: a
+/// dot-atom, an `@`, and the name of a host. Both may have letters of all scripts (RFC 6531).
 pub fn mail_problem(mail: &str) -> Option<String> {
     let invalid = || Some("This value is not a valid email address.".to_owned());
     let Some((local, domain)) = mail.rsplit_once('@') else {
         return invalid();
     };
-    let is_atom = |c: char| c.is_alphanumeric() || "!#$%&'*+/=?^_`{|}~-".contains(c);
+    let is_atom = |c: char| {
+        if c.is_ascii() {
+            c.is_ascii_alphanumeric() || "!#$%&'*+/=?^_`{|}~-".contains(c)
+        } else {
+            // The joiners are part of words in some scripts.
+            is_allowed_in_name(c) || matches!(c, '\u{200C}' | '\u{200D}')
+        }
+    };
     let local_ok = local.len() <= 64
         && local.split('.').all(|part| !part.is_empty() && part.chars().all(is_atom));
     let is_label = |part: &str| {
         !part.is_empty()
             && part.len() <= 63
-            && part.chars().all(|c| c.is_alphanumeric() || c == '-')
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             && !part.starts_with('-')
             && !part.ends_with('-')
     };
-    let domain_ok = domain.len() <= 253 && domain.split('.').all(is_label);
+    // The limits of the domain name system are those of the ASCII form.
+    let ascii_domain = if domain.is_ascii() {
+        Some(domain.to_owned())
+    } else {
+        idna::domain_to_ascii(domain).ok()
+    };
+    let domain_ok =
+        ascii_domain.is_some_and(|name| name.len() <= 253 && name.split('.').all(is_label));
     if local_ok && domain_ok && mail.len() <= 254 { None } else { invalid() }
 }
 
@@ -156,10 +166,36 @@ mod tests {
 
     #[test]
     fn mail_addresses_follow_the_rules() {
-        for good in ["a@b", "a.b+c@example.com", "o'neil@x-y.example"] {
+        for good in [
+            "a@b",
+            "a.b+c@example.com",
+            "o'neil@x-y.example",
+            "संपर्क@डाटामेल.भारत",
+            "user@डाटामेल.भारत",
+            "ทดสอบ้@ตัวอย่าง.ไทย",
+            "jürgen@example.com",
+            "ju\u{308}rgen@example.com",
+            "用户@例子.公司",
+            "שָׁלוֹם@דוגמה.קום",
+        ] {
             assert_eq!(mail_problem(good), None, "{good}");
         }
-        for bad in ["", "a", "@b", "a@", "a@b..c", ".a@b", "a b@c", "a@-b", "a@b@c d"] {
+        for bad in [
+            "",
+            "a",
+            "@b",
+            "a@",
+            "a@b..c",
+            ".a@b",
+            "a b@c",
+            "a@-b",
+            "a@b@c d",
+            "a\u{A0}b@c",
+            "a\u{200B}b@c",
+            "a@b\u{200B}c d",
+            "a@\u{301}b",
+            "a\u{202E}@b",
+        ] {
             assert!(mail_problem(bad).is_some(), "{bad}");
         }
     }

@@ -15,6 +15,7 @@ mod client_address;
 mod credentials;
 mod denials;
 mod docs;
+mod drupal;
 mod embedded;
 mod engine;
 mod entity;

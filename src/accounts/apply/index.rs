@@ -45,12 +45,16 @@ impl UserIndex {
     ) {
         let entry_of = |user: &User| Some((user.uid, value(user)?));
         if let Some((uid, value)) = change.current().and_then(entry_of) {
-            self.entries.entry(value).or_default().before = Some(uid);
+            self.entries.entry(value).or_default().before.get_or_insert(uid);
         }
-        let Some((uid, value)) = change.after.as_ref().and_then(entry_of) else { return };
-        let entry = self.entries.entry(value).or_default();
+        let Some((uid, key)) = change.after.as_ref().and_then(entry_of) else { return };
+        let entry = self.entries.entry(key.clone()).or_default();
         if entry.after.is_none() {
             entry.after = Some((uid, position));
+            return;
+        }
+        // Users of an old store keep texts that are equal now.
+        if change.current().and_then(value).as_ref() == Some(&key) {
             return;
         }
         let (field, name) = match self.table {

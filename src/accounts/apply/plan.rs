@@ -9,7 +9,11 @@ use super::{
     record::{StateRecord, each},
 };
 use crate::{
-    accounts::{AccountError, Accounts, Versioned, setup::shipped_roles, users::normalize_roles},
+    accounts::{
+        AccountError, Accounts, Versioned,
+        setup::shipped_roles,
+        users::{normalize_mail, normalize_roles},
+    },
     model::{Application, Key, Resource, Role, User, Violation, fold},
     store::Table,
 };
@@ -367,6 +371,7 @@ fn remove_unlisted<T: StateRecord>(
 fn user_after(accounts: &Accounts, listed: &DocumentUser, uid: u64, before: Option<&User>) -> User {
     let mut user = User { uid, ..listed.user.clone() };
     normalize_roles(&mut user.roles);
+    normalize_mail(&mut user);
     user.uuid = listed.uuid.or(before.map(|before| before.uuid)).unwrap_or(user.uuid);
     user.init = match (&listed.init, listed.created) {
         (Some(init), _) => Some(init.clone()),

@@ -16,6 +16,7 @@ use crate::{
         rules::ensure_valid,
         setup::PEPPER,
         usage::{delete_key_usage, delete_user_usage},
+        users::names::{CURRENT_FORM, NAME_FORM},
     },
     store::{Batch, Expected, Table, encode, table},
 };
@@ -90,6 +91,7 @@ impl Plan {
         if self.is_new {
             batch.expect(Table::Meta, PEPPER, Expected::Missing);
             batch.put(Table::Meta, PEPPER, encode(&accounts.pepper().fingerprint()));
+            batch.put(Table::Meta, NAME_FORM, encode(&CURRENT_FORM));
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use crate::{
         AccountError, Accounts, Writer,
         usage::{delete_key_usage, delete_user_usage},
     },
-    model::{Act, AuditEntry, Key, User, fold},
+    model::{Act, AuditEntry, Key, User},
     store::{Batch, Table, encode, table},
 };
 
@@ -66,10 +66,7 @@ impl Writer {
 
     fn delete_user_and_keys(&self, user: &User, batch: &mut Batch) -> Result<(), AccountError> {
         batch.delete(Table::Users, table::user(user.uid));
-        batch.delete(Table::Names, fold(&user.name));
-        if let Some(mail) = &user.mail {
-            batch.delete(Table::Mails, fold(mail));
-        }
+        self.release_name_and_mail(batch, user)?;
         delete_user_usage(batch, user.uid);
         for (owner, _) in
             self.store().scan(Table::Owners, &table::user(user.uid), None, usize::MAX)?

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::json;
 
+use super::clear_text::{key_problem, spreadsheet_damage};
 use crate::{
     accounts::{
         AccountError, Accounts, DigestFormat, Writer,
@@ -14,7 +15,7 @@ use crate::{
         keys::put_new_key,
         record_list,
         rules::{check_key, check_scopes, check_user},
-        users::claim_name_and_mail,
+        users::names::claim_name_and_mail,
         writer::{Attempt, PendingCommit},
     },
     model::{
@@ -24,10 +25,6 @@ use crate::{
     store::{Batch, Expected, Table, encode, table},
 };
 
-/// The minimum length of a key's text, in bytes. Shorter texts can be guessed.
-const MIN_LENGTH: usize = 8;
-/// The maximum length of a key's text, in bytes.
-const MAX_LENGTH: usize = 512;
 /// The minimum length of a text whose last four characters are shown, in bytes. In a shorter text
 /// these four characters would reveal too much.
 const MIN_LENGTH_FOR_LAST_FOUR: usize = 20;
@@ -290,15 +287,8 @@ impl<'a> KeyImportDraft<'a> {
 
     fn parse_text(&mut self, row: &KeyRow) -> Option<ParsedKey> {
         let text = row.key.expose();
-        if !(MIN_LENGTH..=MAX_LENGTH).contains(&text.len()) || text.chars().any(char::is_control) {
-            let message =
-                format!("A key has {MIN_LENGTH} to {MAX_LENGTH} bytes of text on one line.");
-            self.add_violation(
-                row,
-                "key",
-                &message,
-                "Remove the row, and give the user a new key.",
-            );
+        if let Some((message, fix)) = key_problem(text) {
+            self.add_violation(row, "key", &message, fix);
             return None;
         }
         // A key of Keyward keeps its id, because its text contains the id.
@@ -352,6 +342,10 @@ impl<'a> KeyImportDraft<'a> {
     }
 
     fn create_user(&mut self, row: &KeyRow, folded: String) -> Option<u64> {
+        if let Some(damage) = spreadsheet_damage(&row.username) {
+            self.add_violation(row, "username", damage, "Export the users again.");
+            return None;
+        }
         let new = crate::accounts::NewUser {
             name: row.username.clone(),
             status: true,
@@ -372,7 +366,7 @@ impl<'a> KeyImportDraft<'a> {
         };
         self.batch.expect(Table::Users, table::user(user.uid), Expected::Missing);
         self.batch.put(Table::Users, table::user(user.uid), encode(&user));
-        claim_name_and_mail(&mut self.batch, &user, None);
+        claim_name_and_mail(&mut self.batch, &user);
         self.imported.users += 1;
         let uid = user.uid;
         self.new_users.insert(folded, user);

@@ -7,13 +7,16 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
+use super::{
+    clear_text::spreadsheet_damage,
+    profile::{ExistingUsers, MAX_UID, MovedUser, UserProfile},
+};
 use crate::{
     accounts::{
-        AccountError, DigestFormat, NewUser, Writer,
+        AccountError, DigestFormat, Writer,
         events::NewRecord,
         record_list,
-        rules::check_user,
-        users::claim_name_and_mail,
+        users::{names::claim_name_and_mail, normalize_mail, normalize_roles},
         writer::{Attempt, PendingCommit},
     },
     model::{Act, Mode, PasswordDigest, Secret, User, Violation, fold},
@@ -23,8 +26,12 @@ use crate::{
 /// A batch of users to import.
 #[derive(Debug)]
 pub struct UserImport {
-    /// The roles of new users.
+    /// The roles of new users, beside those of the rows.
     pub roles: Vec<String>,
+    /// The treatment of users who exist already.
+    pub existing: ExistingUsers,
+    /// A user who cannot keep the uid gets one above this number.
+    pub largest_uid: u64,
     /// Whether the import writes the batch or only checks it.
     pub mode: Mode,
     /// The users.
@@ -38,12 +45,15 @@ pub struct UserRow {
     pub line: u64,
     /// The user's name.
     pub username: String,
-    /// The password digest, in the format of the other system.
-    pub digest: Secret,
+    /// The password digest, in the format of the other system. `None` means that the user has no
+    /// password.
+    pub digest: Option<Secret>,
+    /// The other fields.
+    pub profile: UserProfile,
 }
 
 /// The result of an import.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct ImportedUsers {
     /// The number of new users.
     pub users: usize,
@@ -51,6 +61,23 @@ pub struct ImportedUsers {
     pub passwords: usize,
     /// The number of existing users who kept their password.
     pub kept: usize,
+    /// The number of users whom an earlier import has created, and who stay as they are.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub known: usize,
+    /// The number of existing users who got the fields of their rows.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub updated: usize,
+    /// The lines of users whose names other users have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub existing: Vec<u64>,
+    /// The users who could not keep their uids.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub moved: Vec<MovedUser>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// The changes of an import while they are collected.
@@ -59,11 +86,15 @@ struct UserImportDraft<'a> {
     import: &'a UserImport,
     batch: Batch,
     seen: HashSet<String>,
+    seen_uids: HashSet<u64>,
+    seen_mails: HashSet<String>,
     imported: ImportedUsers,
     violations: Vec<Violation>,
     new_users: Vec<User>,
     /// The uid and the name of each existing user who got a password.
     passwords: Vec<Value>,
+    /// The uid and the name of each existing user who was updated.
+    updated: Vec<Value>,
 }
 
 impl Writer {
@@ -76,7 +107,11 @@ impl Writer {
         self.admin_only_if(self.has_admin_role(&import.roles))?;
         self.authority().check_granted_roles(0, &[], &import.roles, self)?;
         let attempt = || async move {
-            let (batch, imported, new_users, passwords) = self.draft_users(import)?;
+            if import.mode == Mode::Live {
+                self.directory().reserve_uids(import.largest_uid.min(MAX_UID));
+            }
+            let draft = self.draft_users(import)?;
+            let UserImportDraft { batch, imported, new_users, passwords, updated, .. } = draft;
             let new: Vec<_> = new_users.iter().map(NewRecord::User).collect();
             let webhooks = self.approve(&new, import.mode).await?;
             drop(new);
@@ -89,27 +124,29 @@ impl Writer {
             let mut entries = record_list("user.imported", "user", "users", users);
             let given = record_list("user.password_imported", "user", "users", passwords);
             entries.extend(given);
+            entries.extend(record_list("user.import_updated", "user", "users", updated));
             let pending = PendingCommit::new(batch, act, move |_| imported);
             Ok(pending.with_entries(entries).with_webhooks(webhooks).into())
         };
         self.update_async(attempt).await
     }
 
-    /// Returns the writes for the store, the counts of the import, the new users, and the existing
-    /// users who got a password.
-    fn draft_users(
-        &self,
-        import: &UserImport,
-    ) -> Result<(Batch, ImportedUsers, Vec<User>, Vec<Value>), AccountError> {
+    fn draft_users<'a>(
+        &'a self,
+        import: &'a UserImport,
+    ) -> Result<UserImportDraft<'a>, AccountError> {
         let mut draft = UserImportDraft {
             accounts: self,
             import,
             batch: Batch::new(),
             seen: HashSet::new(),
+            seen_uids: HashSet::new(),
+            seen_mails: HashSet::new(),
             imported: ImportedUsers::default(),
             violations: Vec::new(),
             new_users: Vec::new(),
             passwords: Vec::new(),
+            updated: Vec::new(),
         };
         for row in &import.rows {
             draft.add(row)?;
@@ -117,7 +154,7 @@ impl Writer {
         if !draft.violations.is_empty() {
             return Err(AccountError::Invalid(draft.violations));
         }
-        Ok((draft.batch, draft.imported, draft.new_users, draft.passwords))
+        Ok(draft)
     }
 }
 
@@ -137,33 +174,53 @@ impl UserImportDraft<'_> {
             );
             return Ok(());
         }
-        let Some(password) = self.password(row) else { return Ok(()) };
-        match self.accounts.directory().user_by_name(&row.username) {
-            Some(user) => self.update_existing(row, user.uid, password),
-            None => {
-                self.create(row, password);
-                Ok(())
-            }
+        if let Some(uid) = row.profile.uid
+            && !self.seen_uids.insert(uid)
+        {
+            let fix = "Remove one of the two lines.";
+            self.add_violation(row, "uid", "An earlier line has the same uid.", fix);
+            return Ok(());
+        }
+        let mail = row.profile.mail.as_deref().map(fold);
+        if mail.is_some_and(|mail| !self.seen_mails.insert(mail)) {
+            let fix = "Change or remove one of the two addresses.";
+            self.add_violation(row, "mail", "An earlier line has the same mail address.", fix);
+            return Ok(());
+        }
+        let password = match &row.digest {
+            Some(digest) => match self.password(row, digest.expose()) {
+                Some(password) => Some(password),
+                None => return Ok(()),
+            },
+            None => None,
+        };
+        let existing = self.accounts.directory().user_by_name(&row.username);
+        match (existing, self.import.existing) {
+            (None, _) => self.create(row, password),
+            (Some(user), ExistingUsers::AddPassword) => match password {
+                Some(password) => self.add_password(row, user.uid, password),
+                None => Ok(()),
+            },
+            (Some(user), _) => self.keep_or_update(row, user.uid, password),
         }
     }
 
     /// Parses the digest of a row. `None` means that a violation was added.
-    fn password(&mut self, row: &UserRow) -> Option<PasswordDigest> {
-        let digest = row.digest.expose();
+    fn password(&mut self, row: &UserRow, digest: &str) -> Option<PasswordDigest> {
         let parsed = match DigestFormat::detect(digest) {
             Some(format) => format.parse(digest),
             None => Err("This is not a digest in a supported format."),
         };
         let record = |message| {
-            let fix = "bcrypt, Argon2, $5$, $6$, $apr1$ and {SHA} can be imported. Remove the \
-                       line, and give the user a new password.";
+            let fix = "bcrypt, Argon2, $5$, $6$, $apr1$, {SHA}, and Drupal's $S$, $H$ and $P$ can \
+                       be imported. Remove the line, and give the user a new password.";
             self.add_violation(row, "password_digest", message, fix);
         };
         parsed.map_err(record).ok()
     }
 
     /// Sets the password of an existing user who has none.
-    fn update_existing(
+    fn add_password(
         &mut self,
         row: &UserRow,
         uid: u64,
@@ -191,29 +248,108 @@ impl UserImportDraft<'_> {
         Ok(())
     }
 
-    fn create(&mut self, row: &UserRow, password: PasswordDigest) {
-        let new = NewUser {
-            name: row.username.clone(),
-            status: true,
-            roles: self.import.roles.clone(),
-            password: Some(password),
-            ..NewUser::default()
-        };
-        let mut user = self.accounts.draft_user(new);
-        let problems = check_user(self.accounts, &user);
-        if !problems.is_empty() {
-            for problem in problems {
-                self.add_violation(row, "username", &problem.message, &problem.fix);
+    /// Counts an existing user and, if the import updates users, sets the fields of the row.
+    fn keep_or_update(
+        &mut self,
+        row: &UserRow,
+        uid: u64,
+        password: Option<PasswordDigest>,
+    ) -> Result<(), AccountError> {
+        let Some(before) = self.accounts.user(uid)? else { return Err(AccountError::contended()) };
+        let is_same = row.profile.is_same(&before.record);
+        if self.import.existing == ExistingUsers::Keep {
+            if is_same {
+                self.imported.known += 1;
+            } else {
+                self.imported.existing.push(row.line);
             }
-            return;
+            return Ok(());
         }
+        let mut user = before.record.clone();
+        row.profile.update(&mut user);
+        user.password = user.password.or(password);
+        normalize_roles(&mut user.roles);
+        normalize_mail(&mut user);
+        if user == before.record {
+            self.imported.known += 1;
+            return Ok(());
+        }
+        if let Err(refused) =
+            self.accounts.authority().check_user(Some(&before.record), &user, self.accounts)
+        {
+            self.add_violation(row, "username", &refused.to_string(), "Remove the line.");
+            return Ok(());
+        }
+        let problems = self.accounts.user_violations(&user)?;
+        if self.add_problems(row, &problems) {
+            return Ok(());
+        }
+        let remaining =
+            self.accounts.require_remaining_admin(&before.record, Some(&user), &mut self.batch);
+        if let Err(refused) = remaining {
+            self.add_violation(row, "username", &refused.to_string(), "Remove the line.");
+            return Ok(());
+        }
+        user.changed = self.accounts.0.clock.now();
+        self.batch.expect(Table::Users, table::user(uid), Expected::Revision(before.revision));
+        self.batch.put(Table::Users, table::user(uid), encode(&user));
+        self.accounts.move_name_and_mail(&mut self.batch, &user, &before.record)?;
+        self.updated.push(json!([uid, user.name]));
+        self.imported.updated += 1;
+        Ok(())
+    }
+
+    fn create(
+        &mut self,
+        row: &UserRow,
+        password: Option<PasswordDigest>,
+    ) -> Result<(), AccountError> {
+        if let Some(damage) = spreadsheet_damage(&row.username) {
+            self.add_violation(row, "username", damage, "Export the users again.");
+            return Ok(());
+        }
+        let mut new = row.profile.new_user(&row.username);
+        new.roles.extend(self.import.roles.iter().cloned());
+        new.password = password;
+        let mut user = self.accounts.draft_user(new);
+        row.profile.complete(&mut user);
+        normalize_roles(&mut user.roles);
+        normalize_mail(&mut user);
+        self.accounts.authority().check_user(None, &user, self.accounts)?;
+        let problems = self.accounts.user_violations(&user)?;
+        if self.add_problems(row, &problems) {
+            return Ok(());
+        }
+        let kept = match row.profile.uid {
+            Some(uid) if self.is_free(uid)? => Some(uid),
+            _ => None,
+        };
         if self.import.mode == Mode::Live {
-            user.uid = self.accounts.directory().next_uid();
+            user.uid = kept.unwrap_or_else(|| self.accounts.directory().next_uid());
             self.batch.expect(Table::Users, table::user(user.uid), Expected::Missing);
             self.batch.put(Table::Users, table::user(user.uid), encode(&user));
-            claim_name_and_mail(&mut self.batch, &user, None);
+            claim_name_and_mail(&mut self.batch, &user);
+        }
+        if let Some(from) = row.profile.uid.filter(|_| kept.is_none()) {
+            let to = Some(user.uid).filter(|uid| *uid != 0);
+            self.imported.moved.push(MovedUser { line: row.line, from, to });
         }
         self.imported.users += 1;
         self.new_users.push(user);
+        Ok(())
+    }
+
+    /// Adds the violations of a user's record to those of the import. `true` means that there are
+    /// any.
+    fn add_problems(&mut self, row: &UserRow, problems: &[Violation]) -> bool {
+        for Violation { location, message, fix } in problems {
+            let field = if location == "name" { "username" } else { location };
+            self.add_violation(row, field, message, fix);
+        }
+        !problems.is_empty()
+    }
+
+    fn is_free(&self, uid: u64) -> Result<bool, AccountError> {
+        Ok((1..=MAX_UID).contains(&uid) && self.accounts.user(uid)?.is_none())
     }
 }

@@ -2,7 +2,8 @@
 //! and comparing it with a text.
 //!
 //! The formats are the PHC strings of Argon2, `$2y$` of bcrypt, `$5$` and `$6$` of U. Drepper's
-//! SHA-crypt, and `$apr1$` and `{SHA}` of Apache's `htpasswd` files.
+//! SHA-crypt, `$apr1$` and `{SHA}` of Apache's `htpasswd` files, and the digests of Drupal
+//! ([`phpass`]).
 
 use argon2::{
     Argon2, Params,
@@ -12,6 +13,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use md5::{Digest as _, Md5};
 use sha1::Sha1;
 
+use super::{
+    crypt64::{CRYPT64, MALFORMED, TOO_EXPENSIVE},
+    phpass,
+};
 use crate::model::PasswordDigest;
 
 /// The maximum memory of one check, in KiB.
@@ -42,6 +47,9 @@ pub enum DigestFormat {
     Apr1,
     /// SHA-1 in one round, without salt.
     Sha1,
+    /// The digests of Drupal 7 to 10.0 (`$S$`: SHA-512 in many rounds) and of phpass (`$H$` and
+    /// `$P$`: MD5 in many rounds).
+    Phpass,
 }
 
 impl DigestFormat {
@@ -60,6 +68,9 @@ impl DigestFormat {
         ];
         if digest.starts_with("{SHA}") {
             return Some(Self::Sha1);
+        }
+        if phpass::is_likely(digest) {
+            return Some(Self::Phpass);
         }
         let found = PREFIXES.into_iter().find(|(prefix, _)| digest.starts_with(prefix));
         found.map(|(_, format)| format)
@@ -80,6 +91,7 @@ impl DigestFormat {
             Self::ShaCrypt => validate_sha_crypt(digest),
             Self::Apr1 => parse_apr1(digest).map(|_| ()).ok_or(MALFORMED),
             Self::Sha1 => parse_sha1(digest).map(|_| ()).ok_or(MALFORMED),
+            Self::Phpass => phpass::validate(digest),
         }?;
         Ok(PasswordDigest::new(digest))
     }
@@ -102,6 +114,7 @@ impl DigestFormat {
             Self::Sha1 => parse_sha1(digest).is_some_and(|expected| {
                 constant_time_eq::constant_time_eq(&Sha1::digest(text), &expected)
             }),
+            Self::Phpass => phpass::matches(digest, text),
         }
     }
 }
@@ -112,9 +125,6 @@ impl DigestFormat {
 pub(in crate::accounts) fn covers_whole_text(digest: &PasswordDigest, text: &str) -> bool {
     DigestFormat::detect(digest.phc()) != Some(DigestFormat::Bcrypt) || text.len() <= 72
 }
-
-const MALFORMED: &str = "This digest is incomplete or malformed.";
-const TOO_EXPENSIVE: &str = "Checking this digest would cost too much time or memory.";
 
 fn validate_argon2(digest: &str) -> Result<(), &'static str> {
     let hash = PasswordHash::new(digest).map_err(|_| MALFORMED)?;
@@ -166,10 +176,6 @@ fn parse_apr1(digest: &str) -> Option<(&str, &[u8])> {
     let is_complete = is_crypt64(salt, 1..=8) && is_crypt64(sum, 22..=22);
     is_complete.then_some((salt, sum.as_bytes()))
 }
-
-/// The 64 digits of crypt(3), in the order of their values. crypt(3) writes the least significant
-/// digit of a number first.
-const CRYPT64: &[u8; 64] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// P.-H. Kamp's MD5-crypt with Apache's magic word, like `apr_md5_encode` of APR-util. No
 /// maintained crate implements this algorithm.

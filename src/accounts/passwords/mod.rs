@@ -1,8 +1,11 @@
 //! Hashing passwords with Argon2id, and checking password digests. Blocking threads do the work,
 //! and only a few run at once.
 
+mod crypt64;
 pub(super) mod digest_formats;
+mod opaque;
 pub(super) mod pepper;
+mod phpass;
 mod queue;
 
 use std::{
@@ -58,13 +61,13 @@ impl Passwords {
         self.queue.slot(Party { client: Some(client_network(client)), user }).await.map(CheckTurn)
     }
 
-    /// Hashes a new password.
+    /// Hashes a new password, prepared as in RFC 8265.
     pub async fn hash(&self, password: Secret, entropy: Entropy) -> Result<PasswordDigest, Busy> {
         let turn = self.queue.slot(Party { client: None, user: None }).await.map(CheckTurn)?;
         let hash = move || {
             let salt: [u8; 16] = entropy.bytes();
             let hash: PasswordHash = Argon2::default()
-                .hash_password_with_salt(password.expose().as_bytes(), &salt)
+                .hash_password_with_salt(opaque::prepare(password.expose()).as_bytes(), &salt)
                 .expect("Argon2id takes any password below 4 GiB");
             PasswordDigest::new(hash.to_string())
         };
@@ -73,7 +76,7 @@ impl Passwords {
 }
 
 impl CheckTurn {
-    /// Whether `digest` was made from `password`.
+    /// Whether `digest` was made from `password`, in its prepared form or as it was sent.
     ///
     /// The duration does not reveal whether the user exists, or which kind of digest the user has.
     /// If `digest` is `None`, the result is `false` after the same duration. `foreign_sample` is an
@@ -86,7 +89,8 @@ impl CheckTurn {
         foreign_sample: Option<PasswordDigest>,
     ) -> Result<bool, Busy> {
         let padding = timing_padding(digest.as_ref(), foreign_sample);
-        Ok(self.find_match(password, digest.into_iter().collect(), padding).await?.is_some())
+        let texts = opaque::candidates(password);
+        Ok(self.find_any(texts, digest.into_iter().collect(), padding).await?.is_some())
     }
 
     /// The index of the first digest in `digests` that was made from `text`. All `digests` and all
@@ -98,14 +102,29 @@ impl CheckTurn {
         digests: Vec<PasswordDigest>,
         padding: Vec<PasswordDigest>,
     ) -> Result<Option<usize>, Busy> {
+        self.find_any(vec![text], digests, padding).await
+    }
+
+    /// The index of the first digest that was made from one of the texts. Every text is compared
+    /// with every digest.
+    async fn find_any(
+        self,
+        texts: Vec<Secret>,
+        digests: Vec<PasswordDigest>,
+        padding: Vec<PasswordDigest>,
+    ) -> Result<Option<usize>, Busy> {
         self.run(move || {
             let matches = |digest: &PasswordDigest| {
-                let format = DigestFormat::detect(digest.phc());
-                format.is_some_and(|format| format.matches(digest.phc(), text.expose().as_bytes()))
+                let Some(format) = DigestFormat::detect(digest.phc()) else { return false };
+                let matches = |text: &Secret| {
+                    let text = text.expose().as_bytes();
+                    format.matches(digest.phc(), text) && !text.is_empty()
+                };
+                texts.iter().filter(|text| matches(text)).count() > 0
             };
             let matching: Vec<bool> = digests.iter().map(matches).collect();
             padding.iter().for_each(|digest| _ = std::hint::black_box(matches(digest)));
-            matching.into_iter().position(|matches| matches).filter(|_| !text.expose().is_empty())
+            matching.into_iter().position(|matches| matches)
         })
         .await
     }

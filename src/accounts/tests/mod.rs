@@ -6,6 +6,7 @@ mod clock;
 mod events;
 mod import;
 mod keys;
+mod names;
 mod races;
 #[cfg(feature = "server")]
 mod search;

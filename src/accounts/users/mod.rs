@@ -2,12 +2,14 @@
 
 pub(super) mod cache;
 pub(super) mod last_admin;
+pub(super) mod names;
 
 use std::sync::Arc;
 
 use serde_json::json;
 use uuid::Uuid;
 
+use self::names::claim_name_and_mail;
 use super::{
     AccountError, Accounts, Page, ReadUser, Versioned, Writer,
     events::NewRecord,
@@ -17,7 +19,7 @@ use super::{
 };
 use crate::{
     model::{
-        Act, Credits, Mode, PasswordDigest, RateLimit, Secret, Timestamp, User, Violation, fold,
+        Act, Credits, Mode, PasswordDigest, RateLimit, Secret, Timestamp, User, Violation, compose,
     },
     store::{Batch, Expected, Sequence, Table, encode, table},
 };
@@ -86,18 +88,10 @@ impl Accounts {
     /// because another user can take them after this check.
     pub fn user_violations(&self, user: &User) -> Result<Vec<Violation>, AccountError> {
         let mut found = check_user(self, user);
-        let is_taken = |table, key: String| -> Result<bool, AccountError> {
-            let Some(stored) = self.store().get(table, key.as_bytes())? else {
-                return Ok(false);
-            };
-            Ok(stored.read::<u64>(table, key.as_bytes())? != user.uid)
-        };
-        if is_taken(Table::Names, fold(&user.name))? {
+        if self.is_taken(Table::Names, user, |user| Some(&user.name))? {
             found.push(taken_name(user));
         }
-        if let Some(mail) = &user.mail
-            && is_taken(Table::Mails, fold(mail))?
-        {
+        if self.is_taken(Table::Mails, user, |user| user.mail.as_deref())? {
             found.push(taken_mail(user));
         }
         Ok(found)
@@ -132,7 +126,7 @@ impl Accounts {
         batch.expect(Table::Users, key, Expected::Revision(before.revision));
         batch.put(Table::Users, key, encode(user));
         self.require_remaining_admin(&before.record, Some(user), &mut batch)?;
-        claim_name_and_mail(&mut batch, user, Some(&before.record));
+        self.move_name_and_mail(&mut batch, user, &before.record)?;
         Ok(batch)
     }
 
@@ -145,10 +139,7 @@ impl Accounts {
         batch.expect(Table::Users, key, Expected::Revision(before.revision));
         batch.delete(Table::Users, key);
         self.require_remaining_admin(user, None, &mut batch)?;
-        batch.delete(Table::Names, fold(&user.name));
-        if let Some(mail) = &user.mail {
-            batch.delete(Table::Mails, fold(mail));
-        }
+        self.release_name_and_mail(&mut batch, user)?;
         self.delete_keys(user.uid, &mut batch)?;
         delete_user_usage(&mut batch, user.uid);
         let last = self.store().get(Table::Meta, table::LAST_UID)?;
@@ -196,6 +187,7 @@ impl Writer {
     /// Creates a user from a draft. The user gets the next free uid.
     pub async fn insert_user(&self, mut user: User) -> Result<Versioned<User>, AccountError> {
         normalize_roles(&mut user.roles);
+        normalize_mail(&mut user);
         self.authority().check_user(None, &user, self)?;
         ensure_valid(check_user(self, &user))?;
         let draft = &user;
@@ -204,7 +196,7 @@ impl Writer {
             let mut batch = Batch::new();
             batch.expect(Table::Users, table::user(user.uid), Expected::Missing);
             batch.put(Table::Users, table::user(user.uid), encode(&user));
-            claim_name_and_mail(&mut batch, &user, None);
+            claim_name_and_mail(&mut batch, &user);
             let webhooks = self.approve(&[NewRecord::User(&user)], Mode::Live).await?;
             let act = self.hide_credentials(Act::create("user", user.uid, &user));
             // A conflict in `Users` means that another process took the uid.
@@ -241,6 +233,7 @@ impl Writer {
             let mut user = before.record.clone();
             edit(&mut user)?;
             normalize_roles(&mut user.roles);
+            normalize_mail(&mut user);
             if user == before.record {
                 return Ok(Attempt::Unchanged(before));
             }
@@ -327,24 +320,10 @@ pub(super) fn taken_mail(user: &User) -> Violation {
     Violation::new("mail", message, "Give another address.")
 }
 
-/// Adds the writes that reserve the user's name and mail address, and that release the name and the
-/// address of the record `before` if they differ. `None` means that the user is new.
-pub(super) fn claim_name_and_mail(batch: &mut Batch, user: &User, before: Option<&User>) {
-    let values = |user: &User| (fold(&user.name), user.mail.as_deref().map(fold));
-    let (name, mail) = values(user);
-    let (old_name, old_mail) = before.map_or((None, None), |before| {
-        let (name, mail) = values(before);
-        (Some(name), mail)
-    });
-    let moves = [(Table::Names, Some(name), old_name), (Table::Mails, mail, old_mail)];
-    for (table, new, old) in moves.into_iter().filter(|(_, new, old)| new != old) {
-        if let Some(old) = old {
-            batch.delete(table, old);
-        }
-        if let Some(new) = new {
-            batch.expect(table, new.clone(), Expected::Missing);
-            batch.put(table, new, encode(&user.uid));
-        }
+/// Brings the user's mail address into the composed form, in which it is sent (RFC 6532).
+pub(super) fn normalize_mail(user: &mut User) {
+    if let Some(mail) = user.mail.as_mut().filter(|mail| !mail.is_ascii()) {
+        *mail = compose(mail).into_owned();
     }
 }
 

@@ -5,10 +5,10 @@ use ::http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
-    accounts::{DigestFormat, ImportDigest, KeyImport, KeyRow, UnknownUsers},
+    accounts::{DigestFormat, ImportDigest, ImportedKeys, KeyImport, KeyRow, UnknownUsers},
     api::{ApiRequest, fields::FieldReader, keys, response},
     handlers::PayloadResponse,
-    model::{Mode, Scheme, Secret, Timestamp},
+    model::{Mode, Scheme, Secret, Timestamp, Violation},
     pipeline::Denial,
 };
 
@@ -25,10 +25,38 @@ pub(in crate::api) async fn import(mut request: ApiRequest<'_>) -> Result<Payloa
         UnknownUsers::Reject
     };
     let mode = import_mode(&mut reader);
+    let universal_of = reader.text("universal_of");
     let rows = rows(&mut reader, now);
     reader.finish()?;
+    if let Some(application) = universal_of {
+        return import_universal(&request, &application, &rows, digest, mode).await;
+    }
     let import = KeyImport { digest, unknown_users, mode, rows };
     let imported = request.accounts.import_keys(&import).await.map_err(response::denial)?;
+    Ok(response::json(StatusCode::OK, &json!(imported)))
+}
+
+/// Imports the universal keys of an application, each with the user to whom it belongs.
+async fn import_universal(
+    request: &ApiRequest<'_>,
+    application: &str,
+    rows: &[KeyRow],
+    digest: ImportDigest,
+    mode: Mode,
+) -> Result<PayloadResponse, Denial> {
+    if digest != ImportDigest::Clear {
+        let fix = "Use clear.";
+        let message = "Only the text of a universal key can be imported.";
+        return Err(response::invalid(vec![Violation::new("digest", message, fix)]));
+    }
+    let mut imported = ImportedKeys::default();
+    for row in rows {
+        let import =
+            request.accounts.import_universal_key(application, &row.username, &row.key, mode);
+        let is_new = import.await.map_err(response::denial)?;
+        imported.keys += usize::from(is_new);
+        imported.known += usize::from(!is_new);
+    }
     Ok(response::json(StatusCode::OK, &json!(imported)))
 }
 

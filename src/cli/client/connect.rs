@@ -106,6 +106,8 @@ async fn in_this_process(
     accounts: Accounts,
     loading: ScriptLoading,
 ) -> Result<AdminClient, CliError> {
+    let refreshed = accounts.refresh_name_index().await;
+    refreshed.map_err(|problem| CliError::new(Exit::Failed, problem.to_string()))?;
     let accounts = match loading {
         ScriptLoading::Lazy => scripts::load_lazily(&settings.scripts, accounts),
         ScriptLoading::Eager => {

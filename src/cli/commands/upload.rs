@@ -10,7 +10,10 @@ use std::{
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use crate::cli::{CliError, Exit, Session, terminal::progress};
+use crate::{
+    cli::{CliError, Exit, Session, commands::text_file::decode, terminal::progress},
+    model::fold,
+};
 
 /// The maximum number of rows in one request.
 const MAX_ROWS: usize = 1000;
@@ -93,22 +96,21 @@ impl Upload<'_> {
 
 /// Reads a whole file. The path `-` means standard input.
 pub(in crate::cli) fn read(file: &Path) -> Result<Zeroizing<String>, CliError> {
-    let mut text = Zeroizing::new(String::new());
+    let mut bytes = Vec::new();
     let read = match file.to_str() {
-        Some("-") => io::stdin().lock().read_to_string(&mut text),
-        _ => File::open(file).and_then(|mut file| file.read_to_string(&mut text)),
+        Some("-") => io::stdin().lock().read_to_end(&mut bytes),
+        _ => File::open(file).and_then(|mut file| file.read_to_end(&mut bytes)),
     };
-    read.map_err(|problem| CliError::new(Exit::Usage, format!("{}: {problem}", file.display())))?;
-    // Some spreadsheets write a byte order mark.
-    if text.starts_with('\u{feff}') {
-        text.drain(..'\u{feff}'.len_utf8());
-    }
-    Ok(text)
+    let failed = |problem: &dyn std::fmt::Display| {
+        CliError::new(Exit::Usage, format!("{}: {problem}", file.display()))
+    };
+    read.map_err(|problem| failed(&problem))?;
+    decode(bytes).map_err(|problem| failed(&problem))
 }
 
-/// Returns the lower-case name of a row's user.
+/// Returns the case-folded name of a row's user.
 pub(in crate::cli) fn owner(row: &Value) -> String {
-    row["username"].as_str().unwrap_or_default().to_lowercase()
+    fold(row["username"].as_str().unwrap_or_default())
 }
 
 fn parts(rows: &[Value]) -> Vec<&[Value]> {

@@ -10,6 +10,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{
     field::{FieldType, UserField},
+    numbers::keep_digits,
     validation::{self, FieldError},
 };
 use crate::{
@@ -49,7 +50,7 @@ pub(super) fn read(body: &[u8]) -> Result<Fields, Denial> {
         return Err(bad_request("No entity content received."));
     }
     // If a name is repeated, the last value counts. JSON with more than 128 levels is rejected.
-    match serde_json::from_slice(body) {
+    match serde_json::from_slice(&keep_digits(body)) {
         Ok(Json::Object(entity)) => {
             entity.into_iter().map(|(name, json)| field(&name, json)).collect()
         }
@@ -134,7 +135,7 @@ fn wrong_type(field: UserField, property: &str) -> FieldValue {
 }
 
 /// The text of a value. A number becomes a text, because clients in untyped languages send numbers
-/// for texts.
+/// for texts. [`keep_digits`] has kept its digits as they were sent.
 fn text(json: Json) -> Option<String> {
     match json {
         Json::String(text) => Some(text),

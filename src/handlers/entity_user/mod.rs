@@ -11,6 +11,7 @@ mod field;
 mod fields;
 #[cfg(all(any(test, feature = "fuzzing"), feature = "server"))]
 pub(crate) mod fuzz;
+mod numbers;
 mod record;
 mod validation;
 mod view;

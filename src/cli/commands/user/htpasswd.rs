@@ -1,4 +1,5 @@
-//! `keyward user import`: imports users and password digests from files of Apache's `htpasswd`.
+//! `keyward user import`: imports users and password digests from files of Apache's `htpasswd`, or
+//! from CSV with a heading.
 
 use std::{collections::HashMap, path::PathBuf};
 
@@ -10,7 +11,8 @@ use crate::{
         Session,
         client::paths::path,
         commands::{
-            key::import::{Fault, refuse_faults},
+            key::import::refuse_faults,
+            table_file::{Columns, Fault, has_heading, read_table},
             upload::{Upload, read},
         },
     },
@@ -19,8 +21,9 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub struct Import {
-    /// The file, with a line username:digest for each user; - is standard input. Supported digests:
-    /// bcrypt, $apr1$, {SHA}, $5$, $6$ and Argon2
+    /// The file, with a line username:digest for each user, or CSV with the heading
+    /// username,password_digest; - is standard input. Supported digests: bcrypt, $apr1$, {SHA}, $5$,
+    /// $6$, Argon2, and $S$, $H$ and $P$ of Drupal
     file: PathBuf,
     /// A role for new users; repeatable
     #[arg(long = "role", value_name = "ID")]
@@ -35,7 +38,11 @@ impl Import {
     pub async fn run(self, session: &Session) -> anyhow::Result<()> {
         let text = read(&self.file)?;
         let mut faults = Vec::new();
-        let rows = rows(&text, &mut faults);
+        let rows = if has_heading(&text, &COLUMNS) {
+            from_csv(&text, &mut faults)
+        } else {
+            rows(&text, &mut faults)
+        };
         drop(text);
         refuse_faults(&faults)?;
         let upload = Upload {
@@ -62,6 +69,44 @@ impl Import {
     }
 }
 
+/// The columns of a CSV file.
+static COLUMNS: Columns = Columns {
+    all: &[
+        &["username", "name", "user"],
+        &["password_digest", "digest", "password_hash", "hash", "pass"],
+    ],
+    required: 2,
+};
+
+fn from_csv(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
+    let mut rows = Vec::new();
+    let mut lines_of_users = HashMap::new();
+    read_table(text, &COLUMNS, faults, |read, faults| {
+        let field = |name| read.field(name).unwrap_or_default();
+        let (username, digest) = (field("username"), field("password_digest"));
+        if username.is_empty() || digest.is_empty() {
+            faults.push((read.line, "The username or the digest is missing.".into()));
+            return;
+        }
+        add(&mut rows, &mut lines_of_users, faults, (read.line, &username, &digest));
+    });
+    rows
+}
+
+/// Adds the row of a user who is not listed yet.
+fn add(
+    rows: &mut Vec<Value>,
+    lines_of_users: &mut HashMap<String, u64>,
+    faults: &mut Vec<Fault>,
+    (line, username, digest): (u64, &str, &str),
+) {
+    if let Some(earlier) = lines_of_users.insert(fold(username), line) {
+        faults.push((line, format!("The user was already listed in line {earlier}.")));
+        return;
+    }
+    rows.push(json!({ "line": line, "username": username, "password_digest": digest }));
+}
+
 /// Parses a file with one line per user. Empty lines and lines that begin with # are skipped, as
 /// Apache does.
 pub(in crate::cli) fn rows(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
@@ -79,11 +124,7 @@ pub(in crate::cli) fn rows(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
             faults.push((line, "The line does not have the form username:digest.".into()));
             continue;
         };
-        if let Some(earlier) = lines_of_users.insert(fold(username), line) {
-            faults.push((line, format!("The user was already listed in line {earlier}.")));
-            continue;
-        }
-        rows.push(json!({ "line": line, "username": username, "password_digest": digest }));
+        add(&mut rows, &mut lines_of_users, faults, (line, username, digest));
     }
     rows
 }
@@ -102,5 +143,17 @@ mod tests {
         let lines: Vec<u64> = faults.iter().map(|(line, _)| *line).collect();
         assert_eq!(lines, [5, 6, 7]);
         assert!(faults.iter().all(|(_, message)| !message.contains("nobody")));
+    }
+
+    #[test]
+    fn csv_with_a_heading_is_read() {
+        let mut faults = Vec::new();
+        let text = "Password hash;Name\n$2y$05$x;ann\n{SHA}y;ANN\n;bob\n";
+        assert!(has_heading(text, &COLUMNS));
+        let rows = from_csv(text, &mut faults);
+        assert_eq!(rows, [json!({ "line": 2, "username": "ann", "password_digest": "$2y$05$x" })]);
+        let lines: Vec<u64> = faults.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [3, 4]);
+        assert!(!has_heading("name:hash\n", &COLUMNS));
     }
 }

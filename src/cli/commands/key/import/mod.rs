@@ -1,6 +1,7 @@
 //! `keyward key import`: imports keys of other systems. The whole file is checked before the first
 //! key is written.
 
+mod digests;
 pub(in crate::cli) mod kong;
 
 use std::{collections::HashMap, path::PathBuf};
@@ -11,7 +12,10 @@ use serde_json::{Map, Value, json};
 use crate::cli::{
     CliError, Session,
     client::paths::path,
-    commands::upload::{MAX_PROBLEMS, Upload, owner, read, refused},
+    commands::{
+        table_file::{Columns, read_table},
+        upload::{MAX_PROBLEMS, Upload, owner, read, refused},
+    },
     terminal::screen::Screen,
 };
 
@@ -20,15 +24,16 @@ pub struct Import {
     /// The file; - is standard input
     file: PathBuf,
     /// The format: csv (username,key and optionally label,expires,scopes; with or without a
-    /// heading), jsonl (objects with these fields, one per line), or kong (Kong's declarative
+    /// heading; separated by commas, semicolons or tabs), jsonl (objects with these fields, one per line), or kong (Kong's declarative
     /// configuration in YAML or JSON: consumers with their keyauth_credentials) [default: by the
     /// file's name, else csv]
     #[arg(long, value_name = "FORM", value_enum, hide_possible_values = true)]
     format: Option<Form>,
     /// The form of the keys in the file: clear (text), sha256, hmac-sha256 or blake3 (digest of the
-    /// text in hexadecimal), bcrypt or argon2 (digest string)
-    #[arg(long, value_name = "KIND", value_enum, default_value_t = Kind::Clear, hide_possible_values = true)]
-    digest: Kind,
+    /// text in hexadecimal), bcrypt or argon2 (digest string) [default: clear, but keys that look
+    /// like digests are refused]
+    #[arg(long, value_name = "KIND", value_enum, hide_possible_values = true)]
+    digest: Option<Kind>,
     /// Create missing users
     #[arg(long)]
     create_users: bool,
@@ -67,8 +72,7 @@ impl Kind {
     }
 }
 
-/// A problem in a file: the line number and the message.
-pub(in crate::cli) type Fault = (u64, String);
+pub(in crate::cli) use crate::cli::commands::table_file::Fault;
 
 impl Import {
     /// Checks all rows and then, unless this is a dry run, imports the rows.
@@ -84,9 +88,13 @@ impl Import {
         rows.sort_by_cached_key(owner);
         find_shared_keys(&rows, &mut faults);
         refuse_faults(&faults)?;
+        if self.digest.is_none() {
+            digests::refuse_digests(&rows)?;
+        }
+        let digest = self.digest.unwrap_or(Kind::Clear).name();
         let upload = Upload {
             target: path(&["keys", "import"]),
-            common: json!({ "digest": self.digest.name(), "create_users": self.create_users }),
+            common: json!({ "digest": digest, "create_users": self.create_users }),
             unit: "keys",
             rows: &rows,
         };
@@ -153,75 +161,28 @@ pub(in crate::cli) fn row(
     Ok(row)
 }
 
-/// The names of fields: three for the user, two for the key, and the optional fields.
-const NAMES: [&str; 8] =
-    ["username", "name", "user", "key", "api_key", "label", "expires", "scopes"];
-
-/// Counts lines up to a byte offset. The CSV reader's line numbers are one too low if lines end
-/// with CR LF.
-struct Lines<'a> {
-    text: &'a [u8],
-    /// The offset up to which `line` is counted.
-    offset: usize,
-    line: u64,
-}
-
-impl Lines<'_> {
-    /// Returns the line of the record at `position`, which must follow the previous record.
-    fn of(&mut self, position: &csv::Position) -> u64 {
-        let begin = (position.byte() as usize).min(self.text.len());
-        let blank = self.text[begin..].iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
-        let end = (begin + blank).max(self.offset);
-        self.line += self.text[self.offset..end].iter().filter(|b| **b == b'\n').count() as u64;
-        self.offset = end;
-        self.line
-    }
-}
+/// The columns of a CSV file, and the fields of JSON lines.
+static COLUMNS: Columns = Columns {
+    all: &[
+        &["username", "name", "user"],
+        &["key", "api_key"],
+        &["label"],
+        &["expires"],
+        &["scopes"],
+    ],
+    required: 2,
+};
 
 pub(in crate::cli) fn from_csv(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .trim(csv::Trim::All)
-        .from_reader(text.as_bytes());
-    let mut heading: Vec<String> =
-        ["username", "key", "label", "expires", "scopes"].map(str::to_owned).into();
-    let mut lines = Lines { text: text.as_bytes(), offset: 0, line: 1 };
     let mut rows = Vec::new();
-    for (index, record) in reader.records().enumerate() {
-        let record = match record {
-            Ok(record) => record,
-            Err(problem) => {
-                let line = problem.position().map_or(0, |position| lines.of(position));
-                faults.push((line, "The line is not valid CSV.".into()));
-                continue;
-            }
-        };
-        let line = record.position().map_or(0, |position| lines.of(position));
-        // The first record is a heading if it names a user column and a key column.
-        let names: Vec<String> = record.iter().map(str::to_lowercase).collect();
-        let has = |expected: &[&str]| names.iter().any(|name| expected.contains(&name.as_str()));
-        if index == 0 && has(&NAMES[..3]) && has(&NAMES[3..5]) {
-            if let Some(unknown) = names.iter().find(|name| !NAMES.contains(&name.as_str())) {
-                faults.push((line, format!("The column {unknown:?} cannot be imported.")));
-            }
-            heading = names;
-            continue;
-        }
-        if record.len() > heading.len() {
-            faults.push((line, format!("The line has more than {} fields.", heading.len())));
-            continue;
-        }
-        let field = |name: &str| {
-            let column = heading.iter().position(|known| known == name)?;
-            record.get(column).map(str::to_owned)
-        };
-        collect(row(line, field), &mut rows, faults);
-    }
+    read_table(text, &COLUMNS, faults, |read, faults| {
+        collect(row(read.line, |name| read.field(name)), &mut rows, faults);
+    });
     rows
 }
 
 pub(in crate::cli) fn from_jsonl(text: &str, faults: &mut Vec<Fault>) -> Vec<Value> {
+    let is_known = |name: &str| COLUMNS.all.iter().any(|names| names.contains(&name));
     let mut rows = Vec::new();
     for (index, json) in text.lines().enumerate().filter(|(_, json)| !json.trim().is_empty()) {
         let line = index as u64 + 1;
@@ -230,7 +191,7 @@ pub(in crate::cli) fn from_jsonl(text: &str, faults: &mut Vec<Fault>) -> Vec<Val
             faults.push((line, "The line is not a JSON object.".into()));
             continue;
         };
-        if let Some(unknown) = object.keys().find(|name| !NAMES.contains(&name.as_str())) {
+        if let Some(unknown) = object.keys().find(|name| !is_known(name)) {
             faults.push((line, format!("The field {unknown:?} cannot be imported.")));
             continue;
         }
