@@ -20,6 +20,9 @@ use crate::{
     pipeline::{Denial, declared_header, scripted_challenge},
 };
 
+/// The field of a response with the advice about the change.
+const WARNINGS: &str = "warnings";
+
 /// A record that clients can create, and that they change with a merge patch.
 pub(super) trait Editable: PolicyRecord {
     /// The last segment of the path of the list of these records, such as `roles`.
@@ -45,6 +48,13 @@ pub(super) trait Editable: PolicyRecord {
         Ok(())
     }
 
+    /// Sentences about a valid change that may not be what the client meant. `before` is `None` for
+    /// a new record.
+    fn advice(before: Option<&Self>, after: &Self, accounts: &Accounts) -> Vec<String> {
+        let _ = (before, after, accounts);
+        Vec::new()
+    }
+
     /// Adds fields that are computed and cannot be changed.
     fn add_computed(&self, view: &mut Value, accounts: &Accounts) {
         let _ = (view, accounts);
@@ -55,13 +65,15 @@ pub(super) async fn create<T: Editable>(
     mut request: ApiRequest<'_>,
 ) -> Result<PayloadResponse, Denial> {
     let mut reader = FieldReader::new(request.json().await?);
+    reader.take(WARNINGS);
     T::fill(&mut reader, &request.accounts);
     let record = T::read(&mut reader);
     reader.finish()?;
     T::check_write(&request, None, Some(&record))?;
+    let advice = T::advice(None, &record, &request.accounts);
     let created = request.accounts.create(record).await.map_err(response::denial)?;
     let location = format!("/api/v1/{}/{}", T::PATH, created.record.id());
-    let shown = shown(&created.record, &request);
+    let shown = with_warnings(shown(&created.record, &request), advice);
     Ok(response::created(&shown, created.revision, &location))
 }
 
@@ -98,6 +110,7 @@ pub(super) async fn change<T: Editable>(
     let before = get::<T>(&id, &request)?;
     T::check_write(&request, Some(&before.record), None)?;
     let expected = request.expected_revision(|| Some(before.revision))?;
+    let mut advice = Vec::new();
     let changed = request.accounts.change(&id, expected, |record: &mut T| {
         let mut after = view(record);
         merge(&mut after, patch.clone());
@@ -107,15 +120,18 @@ pub(super) async fn change<T: Editable>(
             after["header"] = Value::Null;
         }
         let mut reader = FieldReader::new(after);
+        reader.take(WARNINGS);
         T::fill(&mut reader, &request.accounts);
         let changed = T::read(&mut reader);
         reader.finish()?;
         T::check_write(&request, Some(record), Some(&changed))?;
+        advice = T::advice(Some(record), &changed, &request.accounts);
         *record = changed;
         Ok::<_, ChangeDenial>(())
     });
     let changed = changed.await?;
-    Ok(response::record(StatusCode::OK, &shown(&changed.record, &request), changed.revision))
+    let shown = with_warnings(shown(&changed.record, &request), advice);
+    Ok(response::record(StatusCode::OK, &shown, changed.revision))
 }
 
 pub(super) async fn delete<T: Editable>(
@@ -140,8 +156,21 @@ fn shown<T: Editable>(record: &T, request: &ApiRequest<'_>) -> Value {
     shown
 }
 
+/// Adds the advice about the change, if there is any. Requests may contain the field, because
+/// clients send records back.
+fn with_warnings(mut shown: Value, advice: Vec<String>) -> Value {
+    if !advice.is_empty() {
+        shown[WARNINGS] = advice.into();
+    }
+    shown
+}
+
 impl Editable for Role {
     const PATH: &'static str = "roles";
+
+    fn advice(before: Option<&Self>, after: &Self, accounts: &Accounts) -> Vec<String> {
+        accounts.advice_on_role(before, after)
+    }
 
     fn read(reader: &mut FieldReader) -> Self {
         Self {

@@ -15,6 +15,7 @@ mod client_address;
 mod credentials;
 mod denials;
 mod docs;
+mod edits;
 mod embedded;
 mod engine;
 mod entity;

@@ -3,6 +3,7 @@
 
 pub(super) mod command_name;
 pub(super) mod connect;
+pub(super) mod lists;
 pub(super) mod local;
 pub(super) mod paths;
 pub(super) mod remote;

@@ -127,7 +127,7 @@ impl Session {
     /// Creates a record and prints it.
     pub async fn add(&self, target: &str, record: &Map<String, Value>) -> anyhow::Result<()> {
         let created = self.client.post(target, &Value::Object(record.clone())).await?;
-        self.show(&created.body)
+        self.show_written(&created.body)
     }
 
     /// Updates a record and prints it. `change` edits a copy of the current record, and the request
@@ -138,11 +138,33 @@ impl Session {
         target: &str,
         change: impl Fn(&mut Map<String, Value>),
     ) -> anyhow::Result<()> {
+        let change = |record: &mut Map<String, Value>, _: &mut Vec<String>| {
+            change(record);
+            Ok(())
+        };
+        let updated = self.updated(target, change).await?;
+        self.show_written(&updated)
+    }
+
+    /// Updates a record as [`Session::update`] does, and returns it. `change` may refuse the record,
+    /// and may add notes, which are printed.
+    pub async fn updated(
+        &self,
+        target: &str,
+        change: impl Fn(&mut Map<String, Value>, &mut Vec<String>) -> Result<(), CliError>,
+    ) -> anyhow::Result<Value> {
         let mut attempts = 1;
         loop {
-            match self.try_update(target, &change).await {
+            let mut notes = Vec::new();
+            match self.try_update(target, &change, &mut notes).await {
                 Err(problem) if problem.is_stale() && attempts < MAX_ATTEMPTS => attempts += 1,
-                updated => return self.show(&updated?),
+                updated => {
+                    let updated = updated?;
+                    notes
+                        .iter()
+                        .for_each(|note| self.screen.note(&format!("{}\n", printable(note))));
+                    return Ok(updated);
+                }
             }
         }
     }
@@ -150,7 +172,8 @@ impl Session {
     async fn try_update(
         &self,
         target: &str,
-        change: &impl Fn(&mut Map<String, Value>),
+        change: &impl Fn(&mut Map<String, Value>, &mut Vec<String>) -> Result<(), CliError>,
+        notes: &mut Vec<String>,
     ) -> Result<Value, CliError> {
         let found = self.client.get(target).await?;
         let Value::Object(before) = &found.body else {
@@ -160,12 +183,28 @@ impl Session {
             ));
         };
         let mut after = before.clone();
-        change(&mut after);
+        change(&mut after, notes)?;
         let patch = difference(before, &after);
         if patch.is_empty() {
             return Ok(found.body);
         }
         Ok(self.client.patch(target, &Value::Object(patch), found.etag).await?.body)
+    }
+
+    /// Prints a record that was just written. For people, the warnings of the API follow on
+    /// standard error; for programs, they stay in the record.
+    pub fn show_written(&self, record: &Value) -> anyhow::Result<()> {
+        let mut record = record.clone();
+        let warnings = match (self.output, record.as_object_mut()) {
+            (Output::Table, Some(fields)) => fields.shift_remove("warnings"),
+            _ => None,
+        };
+        self.show(&record)?;
+        for warning in warnings.iter().filter_map(Value::as_array).flatten() {
+            let text = warning.as_str().unwrap_or_default();
+            self.screen.note(&format!("Warning: {}\n", printable(text)));
+        }
+        Ok(())
     }
 
     /// Deletes a record after confirmation. Messages call the record `name`.
@@ -221,25 +260,6 @@ pub fn difference(before: &Map<String, Value>, after: &Map<String, Value>) -> Ma
     patch
 }
 
-/// Adds the words in `add` to the list in `field`, and removes the words in `remove`. Sorts the
-/// list.
-pub fn change_words(
-    record: &mut Map<String, Value>,
-    field: &str,
-    add: &[String],
-    remove: &[String],
-) {
-    if add.is_empty() && remove.is_empty() {
-        return;
-    }
-    let current = record.get(field).and_then(Value::as_array).into_iter().flatten();
-    let mut words: std::collections::BTreeSet<String> =
-        current.filter_map(Value::as_str).map(str::to_owned).collect();
-    words.extend(add.iter().cloned());
-    words.retain(|word| !remove.contains(word));
-    record.insert(field.into(), words.into_iter().collect());
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -265,17 +285,6 @@ mod tests {
             json!({ "d": null, "b": [2], "c": { "x": null, "y": 3 }, "p": null, "e": { "x": 1 } })
         );
         assert!(difference(&before, &before).is_empty());
-    }
-
-    #[test]
-    fn words_are_added_and_removed_in_order() {
-        let mut record = object(json!({ "roles": ["b", "a"] }));
-        change_words(&mut record, "roles", &[], &[]);
-        assert_eq!(record["roles"], json!(["b", "a"]));
-        change_words(&mut record, "roles", &["c".into(), "a".into()], &["b".into(), "z".into()]);
-        assert_eq!(record["roles"], json!(["a", "c"]));
-        change_words(&mut record, "new", &["x".into()], &[]);
-        assert_eq!(record["new"], json!(["x"]));
     }
 
     #[test]

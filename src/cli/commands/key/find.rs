@@ -54,7 +54,9 @@ pub fn lost(key: &Value) -> Option<String> {
     match key["state"].as_str() {
         Some("deleted") => {
             let owner = owner(key);
+            let is_alone = key["deleted_alone"] == true;
             let when = match key["deleted"].as_str() {
+                Some(time) if is_alone => format!(", and its record was deleted at {time}"),
                 Some(time) => format!(", who was deleted at {time}"),
                 None => String::new(),
             };

@@ -1,8 +1,10 @@
 //! `keyward key`: creates, lists, changes, rotates and revokes API keys.
 
 pub(super) mod bulk;
+mod edit;
 mod find;
 pub(super) mod import;
+mod remove;
 mod revoke;
 pub(super) mod scan;
 
@@ -10,8 +12,15 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::{
-    key::{bulk::Bulk, import::Import, revoke::Revoke, scan::Scan},
-    limit::{Budget, NoBudget, NoRate, Rate},
+    key::{
+        bulk::Bulk,
+        edit::Edit,
+        import::Import,
+        remove::{Delete, Purge},
+        revoke::Revoke,
+        scan::Scan,
+    },
+    limit::{Budget, Rate},
     user::{self, Who},
 };
 use crate::{
@@ -32,7 +41,7 @@ const COLUMNS: &[Column] = &[
     ("APPLICATION", |key| any(&key["application"])),
     ("SCOPES", |key| all(&key["scopes"])),
     ("NETWORKS", |key| any(&key["networks"])),
-    ("EXPIRES", |key| cell(&key["expires"])),
+    ("EXPIRES", end),
 ];
 
 #[derive(Debug, Subcommand)]
@@ -53,12 +62,17 @@ pub enum Verb {
         /// a key, a credential, a header field or a command line of curl
         id: String,
     },
-    /// Change a key's label or limits; fields that are not given stay unchanged
+    /// Change a key's label, limits, end, scopes or networks; fields that are not given stay
+    /// unchanged. An option of a list replaces the list, --add-… and --remove-… change one element
     Edit(Edit),
     /// Replace a key: the new key is shown only once, and both keys are accepted for a while
     Rotate(Rotate),
     /// Revoke keys immediately and permanently
     Revoke(Revoke),
+    /// Delete the records of keys that were revoked, rotated or have expired
+    Delete(Delete),
+    /// Delete the records of all keys that ended before a time
+    Purge(Purge),
     /// Import the keys of another system; either all keys of the file are imported or none
     Import(Import),
     /// Search files for keys, without a server; the exit code is 6 if keys are found
@@ -84,8 +98,8 @@ pub struct Generate {
     /// Restrict the key to this permission; repeatable [default: all permissions of the user]
     #[arg(long = "scope", value_name = "PERMISSION")]
     scopes: Vec<String>,
-    /// The expiry: a time span such as 90d, 12h or 30m, a time such as 2027-01-01T00:00:00Z, or
-    /// never [default: never]
+    /// The expiry: a time span such as 90d, 12h or 30m, a time such as 2027-01-01T00:00:00Z, a day
+    /// such as 2026-12-31 (to its end in UTC), or never [default: never]
     #[arg(long, value_name = "WHEN", value_parser = Expires::parse)]
     expires: Option<Expires>,
     /// A network from which the key is accepted, such as 10.0.0.0/8; repeatable [default: any]
@@ -98,23 +112,6 @@ pub struct Generate {
 }
 
 #[derive(Debug, Args)]
-pub struct Edit {
-    /// The key's id, or - to read the key's text from standard input
-    id: String,
-    /// A label for people
-    #[arg(long)]
-    label: Option<String>,
-    #[command(flatten)]
-    rate: Rate,
-    #[command(flatten)]
-    no_rate: NoRate,
-    #[command(flatten)]
-    budget: Budget,
-    #[command(flatten)]
-    no_budget: NoBudget,
-}
-
-#[derive(Debug, Args)]
 pub struct Rotate {
     /// The key's id, or - to read the key's text from standard input
     id: String,
@@ -122,8 +119,9 @@ pub struct Rotate {
     /// once [default: 24h, but at most the old key's remaining lifetime]
     #[arg(long, value_name = "SPAN", value_parser = overlap)]
     overlap: Option<i64>,
-    /// The expiry of the new key: a time span such as 90d, a time such as 2027-01-01T00:00:00Z, or
-    /// never [default: the same lifetime as the old key]
+    /// The expiry of the new key: a time span such as 90d, a time such as 2027-01-01T00:00:00Z, a
+    /// day such as 2026-12-31 (to its end in UTC), or never [default: the same lifetime as the old
+    /// key]
     #[arg(long, value_name = "WHEN", value_parser = Expires::parse)]
     expires: Option<Expires>,
 }
@@ -167,10 +165,15 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
             session.list(&target, limit, COLUMNS).await
         }
         Verb::Show { id } if id == "-" => show_found(session).await,
-        Verb::Show { id } => session.get(&path(&["keys", &parse_id(&id)?])).await,
+        Verb::Show { id } => {
+            let found = session.client.get(&path(&["keys", &parse_id(&id)?])).await?;
+            show(&found.body, session)
+        }
         Verb::Edit(edit) => edit.run(session).await,
         Verb::Rotate(rotate) => rotate.run(session).await,
         Verb::Revoke(revoke) => revoke.run(session).await,
+        Verb::Delete(delete) => delete.run(session).await,
+        Verb::Purge(purge) => purge.run(session).await,
         Verb::Import(import) => import.run(session).await,
         Verb::Scan(scan) => scan.run(session.output),
     }
@@ -187,7 +190,9 @@ impl Generate {
         }
         let target = keys_of(&who, session).await?;
         let created = session.client.post(&target, &Value::Object(self.record())).await?.body;
-        show_once(&created, session)
+        show_once(&created, session)?;
+        note_end_of_day(self.expires, session);
+        Ok(())
     }
 
     fn record(&self) -> Map<String, Value> {
@@ -215,20 +220,6 @@ impl Generate {
     }
 }
 
-impl Edit {
-    async fn run(self, session: &Session) -> anyhow::Result<()> {
-        let target = path(&["keys", &key_id(&self.id, session).await?]);
-        let change = |key: &mut Map<String, Value>| {
-            key.extend(self.label.clone().map(|label| ("label".into(), label.into())));
-            self.rate.put(key);
-            self.no_rate.put(key);
-            self.budget.put(key);
-            self.no_budget.put(key);
-        };
-        session.update(&target, change).await
-    }
-}
-
 impl Rotate {
     async fn run(self, session: &Session) -> anyhow::Result<()> {
         let mut body = Map::new();
@@ -240,7 +231,9 @@ impl Rotate {
         }
         let target = path(&["keys", &key_id(&self.id, session).await?, "rotate"]);
         let created = session.client.post(&target, &Value::Object(body)).await?.body;
-        show_once(&created, session)
+        show_once(&created, session)?;
+        note_end_of_day(self.expires, session);
+        Ok(())
     }
 }
 
@@ -253,13 +246,53 @@ fn show_once(created: &Value, session: &Session) -> anyhow::Result<()> {
     let mut record = created.as_object().cloned().unwrap_or_default();
     let text = record.remove("key").unwrap_or_default();
     let replaced = record.remove("replaces");
-    session.screen.note(&table::record(&Value::Object(record)));
+    session.screen.note(&table::record(&readable(&Value::Object(record))));
     if let Some(old) = replaced {
         let (id, until) = (cell(&old["id"]), cell(&old["rotated"]["until"]));
         session.screen.note(&format!("\nThe old key {id} works until {until}.\n"));
     }
     session.screen.note("\nThis is the key. It is not shown again:\n");
     Ok(session.screen.print(&format!("{}\n", text.as_str().unwrap_or_default()))?)
+}
+
+/// Prints the record of a key.
+fn show(key: &Value, session: &Session) -> anyhow::Result<()> {
+    match session.output {
+        Output::Json => session.show(key),
+        Output::Table => session.show(&readable(key)),
+    }
+}
+
+/// The record of a key for people: a bound that is not set has a word, because `-` could mean
+/// nothing as well as everything.
+fn readable(key: &Value) -> Value {
+    let mut key = key.clone();
+    for (name, word) in [
+        ("application", "any"),
+        ("scopes", "all"),
+        ("networks", "any"),
+        ("rate_limit", "none"),
+        ("credits", "none"),
+        ("expires", "never"),
+    ] {
+        let Some(value) = key.get_mut(name) else { continue };
+        let is_unset = value.is_null() || name == "networks" && cell(value) == "-";
+        if is_unset {
+            *value = word.into();
+        } else if name == "scopes" && cell(value) == "-" {
+            *value = "none (no permission)".into();
+        }
+    }
+    key
+}
+
+/// Says what a day means as an expiry.
+fn note_end_of_day(expires: Option<Expires>, session: &Session) {
+    if let (Some(Expires::EndOfDay(end)), Output::Table) = (expires, session.output) {
+        session.screen.note(&format!(
+            "The key is accepted to the end of that day in UTC: it is refused from {end}.\n"
+        ));
+    }
 }
 
 fn overlap(text: &str) -> Result<i64, String> {
@@ -282,7 +315,7 @@ async fn show_found(session: &Session) -> anyhow::Result<()> {
             (Some(text), _) if session.output == Output::Table => {
                 session.screen.print(&format!("{text}\n"))?;
             }
-            _ => session.show(&key)?,
+            _ => show(&key, session)?,
         }
     }
     Ok(())
@@ -306,6 +339,11 @@ fn parse_id(text: &str) -> Result<String, CliError> {
 /// Returns the parts of a key's text that a list shows: the prefix and the last four characters.
 fn shown(key: &Value) -> String {
     format!("{}…{}", cell(&key["prefix"]), cell(&key["last_four"]))
+}
+
+/// The first second in which the key is refused, also because of a rotation or a revocation.
+fn end(key: &Value) -> String {
+    key.get("ends").map_or_else(|| cell(&key["expires"]), cell)
 }
 
 fn any(value: &Value) -> String {
