@@ -20,9 +20,6 @@ use crate::{
     pipeline::{Denial, declared_header, scripted_challenge},
 };
 
-/// The field of a response with the advice about the change.
-const WARNINGS: &str = "warnings";
-
 /// A record that clients can create, and that they change with a merge patch.
 pub(super) trait Editable: PolicyRecord {
     /// The last segment of the path of the list of these records, such as `roles`.
@@ -65,7 +62,6 @@ pub(super) async fn create<T: Editable>(
     mut request: ApiRequest<'_>,
 ) -> Result<PayloadResponse, Denial> {
     let mut reader = FieldReader::new(request.json().await?);
-    reader.take(WARNINGS);
     T::fill(&mut reader, &request.accounts);
     let record = T::read(&mut reader);
     reader.finish()?;
@@ -73,8 +69,9 @@ pub(super) async fn create<T: Editable>(
     let advice = T::advice(None, &record, &request.accounts);
     let created = request.accounts.create(record).await.map_err(response::denial)?;
     let location = format!("/api/v1/{}/{}", T::PATH, created.record.id());
-    let shown = with_warnings(shown(&created.record, &request), advice);
-    Ok(response::created(&shown, created.revision, &location))
+    let shown = shown(&created.record, &request);
+    let response = response::created(&shown, created.revision, &location);
+    Ok(response::with_warnings(response, &advice))
 }
 
 pub(super) async fn show<T: Editable>(
@@ -120,7 +117,6 @@ pub(super) async fn change<T: Editable>(
             after["header"] = Value::Null;
         }
         let mut reader = FieldReader::new(after);
-        reader.take(WARNINGS);
         T::fill(&mut reader, &request.accounts);
         let changed = T::read(&mut reader);
         reader.finish()?;
@@ -130,8 +126,9 @@ pub(super) async fn change<T: Editable>(
         Ok::<_, ChangeDenial>(())
     });
     let changed = changed.await?;
-    let shown = with_warnings(shown(&changed.record, &request), advice);
-    Ok(response::record(StatusCode::OK, &shown, changed.revision))
+    let shown = shown(&changed.record, &request);
+    let response = response::record(StatusCode::OK, &shown, changed.revision);
+    Ok(response::with_warnings(response, &advice))
 }
 
 pub(super) async fn delete<T: Editable>(
@@ -153,15 +150,6 @@ fn view<T: Editable>(record: &T) -> Value {
 fn shown<T: Editable>(record: &T, request: &ApiRequest<'_>) -> Value {
     let mut shown = view(record);
     record.add_computed(&mut shown, &request.accounts);
-    shown
-}
-
-/// Adds the advice about the change, if there is any. Requests may contain the field, because
-/// clients send records back.
-fn with_warnings(mut shown: Value, advice: Vec<String>) -> Value {
-    if !advice.is_empty() {
-        shown[WARNINGS] = advice.into();
-    }
     shown
 }
 

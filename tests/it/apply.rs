@@ -177,6 +177,7 @@ async fn minimal_file_gets_defaults() {
         "change": "change", "kind": "user", "id": "Anna",
         "before": { "name": "Anna", "roles": ["reader"] },
         "after": { "name": "anna", "roles": [], "mail": "a@x.example" },
+        "cleared": ["roles"],
     });
     assert_eq!(result["changes"], json!([change]));
     let after = client.accounts.user(2).unwrap().unwrap().record;

@@ -132,8 +132,8 @@ mod tests {
         assert_eq!(
             lost(&two, &resource(&both, &["*"], &[("GET", "see")])),
             [
-                "GET, DELETE: credentials of every application are admitted now.",
-                "GET: \"list\" is not required any more."
+                "GET: \"list\" is not required any more.",
+                "GET, DELETE: credentials of every application are admitted now."
             ]
         );
         let scripted = Resource { permission: PermissionSource::Script, ..before.clone() };

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{Difference, plan::Plan, record::StateRecord};
+use super::{Difference, record::StateRecord};
 use crate::model::Violation;
 
 /// Whether a document may clear fields that it leaves out.
@@ -42,6 +42,21 @@ impl DocumentFields {
     fn of(&self, list: &str, index: usize) -> Option<&BTreeSet<String>> {
         self.0.get(list)?.get(index).map(|names| &**names)
     }
+
+    /// The fields that a change clears although the document does not name them. `before` and
+    /// `after` are the fields that differ, and `at` is the index of the record in its list.
+    pub(super) fn cleared<T: StateRecord>(
+        &self,
+        at: Option<usize>,
+        before: &Map<String, Value>,
+        after: &Map<String, Value>,
+    ) -> Vec<String> {
+        let mut cleared = Vec::new();
+        if let Some(names) = at.and_then(|index| self.of(T::LIST, index)) {
+            add_cleared("", before, after, names, &mut cleared);
+        }
+        cleared
+    }
 }
 
 fn add_names(prefix: &str, value: &Value, names: &mut BTreeSet<String>) {
@@ -49,23 +64,6 @@ fn add_names(prefix: &str, value: &Value, names: &mut BTreeSet<String>) {
         let path = format!("{prefix}{name}");
         add_names(&format!("{path}."), value, names);
         names.insert(path);
-    }
-}
-
-impl Plan {
-    /// The fields that a change clears although the document does not name them. `before` and
-    /// `after` are the fields that differ.
-    pub(super) fn cleared_fields<T: StateRecord>(
-        &self,
-        at: Option<usize>,
-        before: &Map<String, Value>,
-        after: &Map<String, Value>,
-    ) -> Vec<String> {
-        let mut cleared = Vec::new();
-        if let Some(names) = at.and_then(|index| self.fields.of(T::LIST, index)) {
-            add_cleared("", before, after, names, &mut cleared);
-        }
-        cleared
     }
 }
 

@@ -236,7 +236,7 @@ impl Plan {
             let view = |record: &T| record.view(name_of);
             let (before, after) =
                 differing_fields(before.map(view), change.after.as_ref().map(view));
-            let cleared = self.cleared_fields::<T>(change.at, &before, &after);
+            let cleared = self.fields.cleared::<T>(change.at, &before, &after);
             let difference =
                 Difference { change: operation, kind: T::NAME, id, before, after, cleared };
             if let Some(index) = change.at {

@@ -17,7 +17,7 @@ use crate::{
     },
     model::{
         Application, Digest, Expires, Key, KeyId, MAX_PREFIX, PasswordDigest, Rotation, Scheme,
-        Timestamp, Violation,
+        Timestamp,
     },
 };
 

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{AdminClient, paths::with_query};
+use super::{AdminClient, ApiResponse, paths::with_query};
 use crate::cli::{
     CliError, Exit, Output,
     terminal::{
@@ -127,7 +127,9 @@ impl Session {
     /// Creates a record and prints it.
     pub async fn add(&self, target: &str, record: &Map<String, Value>) -> anyhow::Result<()> {
         let created = self.client.post(target, &Value::Object(record.clone())).await?;
-        self.show_written(&created.body)
+        self.show(&created.body)?;
+        self.note_warnings(&created);
+        Ok(())
     }
 
     /// Updates a record and prints it. `change` edits a copy of the current record, and the request
@@ -142,17 +144,16 @@ impl Session {
             change(record);
             Ok(())
         };
-        let updated = self.updated(target, change).await?;
-        self.show_written(&updated)
+        self.edit(target, change).await
     }
 
-    /// Updates a record as [`Session::update`] does, and returns it. `change` may refuse the record,
-    /// and may add notes, which are printed.
+    /// Updates a record as [`Session::update`] does, without printing it. `change` may refuse the
+    /// record, and may add notes, which are printed.
     pub async fn updated(
         &self,
         target: &str,
         change: impl Fn(&mut Map<String, Value>, &mut Vec<String>) -> Result<(), CliError>,
-    ) -> anyhow::Result<Value> {
+    ) -> Result<ApiResponse, CliError> {
         let mut attempts = 1;
         loop {
             let mut notes = Vec::new();
@@ -160,13 +161,25 @@ impl Session {
                 Err(problem) if problem.is_stale() && attempts < MAX_ATTEMPTS => attempts += 1,
                 updated => {
                     let updated = updated?;
-                    notes
-                        .iter()
-                        .for_each(|note| self.screen.note(&format!("{}\n", printable(note))));
+                    for note in notes {
+                        self.screen.note(&format!("{}\n", printable(&note)));
+                    }
                     return Ok(updated);
                 }
             }
         }
+    }
+
+    /// Updates a record as [`Session::updated`] does, and prints it.
+    pub async fn edit(
+        &self,
+        target: &str,
+        change: impl Fn(&mut Map<String, Value>, &mut Vec<String>) -> Result<(), CliError>,
+    ) -> anyhow::Result<()> {
+        let updated = self.updated(target, change).await?;
+        self.show(&updated.body)?;
+        self.note_warnings(&updated);
+        Ok(())
     }
 
     async fn try_update(
@@ -174,7 +187,7 @@ impl Session {
         target: &str,
         change: &impl Fn(&mut Map<String, Value>, &mut Vec<String>) -> Result<(), CliError>,
         notes: &mut Vec<String>,
-    ) -> Result<Value, CliError> {
+    ) -> Result<ApiResponse, CliError> {
         let found = self.client.get(target).await?;
         let Value::Object(before) = &found.body else {
             return Err(CliError::new(
@@ -186,25 +199,16 @@ impl Session {
         change(&mut after, notes)?;
         let patch = difference(before, &after);
         if patch.is_empty() {
-            return Ok(found.body);
+            return Ok(found);
         }
-        Ok(self.client.patch(target, &Value::Object(patch), found.etag).await?.body)
+        self.client.patch(target, &Value::Object(patch), found.etag).await
     }
 
-    /// Prints a record that was just written. For people, the warnings of the API follow on
-    /// standard error; for programs, they stay in the record.
-    pub fn show_written(&self, record: &Value) -> anyhow::Result<()> {
-        let mut record = record.clone();
-        let warnings = match (self.output, record.as_object_mut()) {
-            (Output::Table, Some(fields)) => fields.shift_remove("warnings"),
-            _ => None,
-        };
-        self.show(&record)?;
-        for warning in warnings.iter().filter_map(Value::as_array).flatten() {
-            let text = warning.as_str().unwrap_or_default();
-            self.screen.note(&format!("Warning: {}\n", printable(text)));
+    /// Prints the advice of the API about a change.
+    pub fn note_warnings(&self, response: &ApiResponse) {
+        for warning in &response.warnings {
+            self.screen.note(&format!("Warning: {}\n", printable(warning)));
         }
-        Ok(())
     }
 
     /// Deletes a record after confirmation. Messages call the record `name`.

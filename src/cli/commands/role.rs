@@ -103,7 +103,7 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
         Verb::Edit(edit) => {
             let change =
                 |role: &mut Map<String, Value>, notes: &mut Vec<String>| edit.change(role, notes);
-            session.show_written(&session.updated(&target(&edit.id), change).await?)
+            session.edit(&target(&edit.id), change).await
         }
         Verb::Delete { id, consent } => {
             session.remove(&target(&id), &format!("role {id}"), consent).await

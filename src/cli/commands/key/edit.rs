@@ -83,7 +83,7 @@ impl Edit {
             Ok(())
         };
         let key = session.updated(&target, change).await?;
-        super::show(&key, session)?;
+        super::show(&key.body, session)?;
         super::note_end_of_day(self.expires, session);
         Ok(())
     }

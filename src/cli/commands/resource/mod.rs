@@ -59,9 +59,9 @@ pub enum Verb {
         /// The resource's id
         id: String,
     },
-    /// Change a resource; fields that are not given stay unchanged. An option of a list replaces the
-    /// list, --add-… and --remove-… change one element, and --permission replaces the permissions of
-    /// the method that it names
+    /// Change a resource; fields that are not given stay unchanged. An option of a list replaces
+    /// the list, --add-… and --remove-… change one element, and --permission replaces the
+    /// permissions of the method that it names
     Edit(Box<Edit>),
     /// Enable a resource
     Enable {
@@ -271,7 +271,7 @@ impl Edit {
             drop_permissions_of_removed_methods(found, &methods, notes);
             Ok(())
         };
-        session.show_written(&session.updated(target, change).await?)
+        session.edit(target, change).await
     }
 }
 

@@ -239,7 +239,7 @@ impl Edit {
             }
             roles.put(user, "roles", notes)
         };
-        session.show_written(&session.updated(&target, change).await?)
+        session.edit(&target, change).await
     }
 }
 
