@@ -3,6 +3,7 @@
 //! The admin API, the command line and the user entity share this code, so that each rule about
 //! records is written once.
 
+mod advice;
 mod apply;
 mod audit;
 mod authority;
@@ -34,8 +35,9 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 pub use apply::{
-    Applied, ApplyOptions, Difference, DocumentKey, DocumentPassword, DocumentUser, MOST_CHANGES,
-    Operation, StateDocument, Unlisted, VERSION as STATE_VERSION,
+    Applied, ApplyOptions, Difference, DocumentFields, DocumentKey, DocumentPassword, DocumentUser,
+    LeftOut, MOST_CHANGES, Operation, PatchBases, StateDocument, Unlisted,
+    VERSION as STATE_VERSION,
 };
 use audit::record_list;
 pub use audit::{AuditOrder, AuditPage, NumberedEntry, TrailStatus};
@@ -55,6 +57,7 @@ pub use import::users::{ImportedUsers, UserImport, UserRow};
 pub use keys::adopt::AdoptedBounds;
 pub use keys::bulk::{BulkIssue, BulkPart, BulkRecipients, RunId, Skipped};
 pub use keys::find::{DeletedKey, FoundKey, FoundRecord};
+pub use keys::remove::{KeyPurge, PurgedKey, PurgedKeys};
 pub use keys::rotate::{Lifetime, RotateOptions, Rotated};
 pub use keys::{Issued, NewKey};
 pub use operator::Operator;
@@ -64,12 +67,12 @@ pub use passwords::{Busy, CheckTurn, Passwords};
 pub use records::PolicyRecord;
 #[cfg(feature = "server")]
 pub(crate) use search::{
-    AuditFilter, Filter, FoundEntries, FoundRecords, Position, Rows, Search, Sort, SortKey,
-    names::UserNames, trail::TextPattern,
+    AuditFilter, Filter, Position, Rows, Search, Sort, SortKey, names::UserNames,
+    trail::TextPattern,
 };
 pub use setup::{FirstStart, SetupError};
 pub use users::cache::ReadUser;
-pub use users::{NewUser, password_problem};
+pub use users::{NewUser, password_problem, short_password};
 pub use writer::{AdminReader, AdminWriter, OperatorWriter, Writer};
 
 use crate::{

@@ -50,6 +50,23 @@ pub(super) async fn rotate_key(
     keys::replace(&key, request).await
 }
 
+/// Narrows one of the caller's keys. Only administrators can widen a key.
+pub(super) async fn change_key(
+    id: KeyId,
+    request: ApiRequest<'_>,
+) -> Result<PayloadResponse, Denial> {
+    caller_key(id, &request)?;
+    keys::edit::change(id, request).await
+}
+
+pub(super) async fn delete_key(
+    id: KeyId,
+    request: ApiRequest<'_>,
+) -> Result<PayloadResponse, Denial> {
+    caller_key(id, &request)?;
+    keys::remove::delete(id, request).await
+}
+
 /// The caller's uid. The operator is refused, because the operator is not a user and has no keys.
 fn caller_uid(request: &ApiRequest<'_>) -> Result<u64, Denial> {
     let uid = request.identity.uid().filter(|uid| *uid != 0);

@@ -25,6 +25,7 @@ mod users;
 use std::{net::IpAddr, sync::Arc};
 
 pub use browser::HostNames;
+pub use response::WARNING_FIELD;
 
 use ::http::request::Parts;
 use serde_json::Value;

@@ -45,6 +45,13 @@ pub(super) trait Editable: PolicyRecord {
         Ok(())
     }
 
+    /// Sentences about a valid change that may not be what the client meant. `before` is `None` for
+    /// a new record.
+    fn advice(before: Option<&Self>, after: &Self, accounts: &Accounts) -> Vec<String> {
+        let _ = (before, after, accounts);
+        Vec::new()
+    }
+
     /// Adds fields that are computed and cannot be changed.
     fn add_computed(&self, view: &mut Value, accounts: &Accounts) {
         let _ = (view, accounts);
@@ -59,10 +66,12 @@ pub(super) async fn create<T: Editable>(
     let record = T::read(&mut reader);
     reader.finish()?;
     T::check_write(&request, None, Some(&record))?;
+    let advice = T::advice(None, &record, &request.accounts);
     let created = request.accounts.create(record).await.map_err(response::denial)?;
     let location = format!("/api/v1/{}/{}", T::PATH, created.record.id());
     let shown = shown(&created.record, &request);
-    Ok(response::created(&shown, created.revision, &location))
+    let response = response::created(&shown, created.revision, &location);
+    Ok(response::with_warnings(response, &advice))
 }
 
 pub(super) async fn show<T: Editable>(
@@ -106,6 +115,7 @@ pub(super) async fn change<T: Editable>(
     let before = get::<T>(&id, &request)?;
     T::check_write(&request, Some(&before.record), None)?;
     let expected = request.expected_revision(|| Some(before.revision))?;
+    let mut advice = Vec::new();
     let changed = request.accounts.change(&id, expected, |record: &mut T| {
         let mut after = view(record);
         merge(&mut after, patch.clone());
@@ -119,11 +129,14 @@ pub(super) async fn change<T: Editable>(
         let changed = T::read(&mut reader);
         reader.finish()?;
         T::check_write(&request, Some(record), Some(&changed))?;
+        advice = T::advice(Some(record), &changed, &request.accounts);
         *record = changed;
         Ok::<_, ChangeDenial>(())
     });
     let changed = changed.await?;
-    Ok(response::record(StatusCode::OK, &shown(&changed.record, &request), changed.revision))
+    let shown = shown(&changed.record, &request);
+    let response = response::record(StatusCode::OK, &shown, changed.revision);
+    Ok(response::with_warnings(response, &advice))
 }
 
 pub(super) async fn delete<T: Editable>(
@@ -150,6 +163,10 @@ fn shown<T: Editable>(record: &T, request: &ApiRequest<'_>) -> Value {
 
 impl Editable for Role {
     const PATH: &'static str = "roles";
+
+    fn advice(before: Option<&Self>, after: &Self, accounts: &Accounts) -> Vec<String> {
+        accounts.advice_on_role(before, after)
+    }
 
     fn read(reader: &mut FieldReader) -> Self {
         Self {

@@ -11,7 +11,7 @@ use super::{
     response,
 };
 use crate::{
-    accounts::PolicyRecord as _,
+    accounts::{Accounts, PolicyRecord as _},
     model::{
         Ambiguous, BodyLimit, BodyRules, Cors, ForwardedField, Handler, MethodRules, PathOptions,
         PermissionSource, PreflightMode, Protocol, Proxy, Resource, Respond, Rules,
@@ -51,6 +51,10 @@ impl Editable for Resource {
             rate_limit: reader.rate_limit(),
             cors: reader.object("cors", cors),
         }
+    }
+
+    fn advice(before: Option<&Self>, after: &Self, accounts: &Accounts) -> Vec<String> {
+        accounts.advice_on_resource(before, after)
     }
 
     /// Refuses a change that opens a path which another resource guards, unless the query says

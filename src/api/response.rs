@@ -2,7 +2,7 @@
 //! records.
 
 use ::http::{
-    HeaderMap, HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_MATCH, LOCATION},
 };
 use serde_json::Value;
@@ -15,6 +15,11 @@ use crate::{
     pipeline::{Denial, Phase, script_denial},
     store::Sequence,
 };
+
+/// The header field of a response with advice about the change, in UTF-8.
+pub const WARNING_FIELD: HeaderName = HeaderName::from_static("keyward-warning");
+/// The maximum number of these fields in a response.
+const MAX_WARNINGS: usize = 16;
 
 /// The error type of a closure that edits a record. The type wraps a denial, and can be converted
 /// from an [`AccountError`], as the methods of [`Writer`](crate::accounts::Writer) require.
@@ -62,6 +67,17 @@ pub(super) fn created(body: &Value, revision: Sequence, location: &str) -> Paylo
     let mut response = record(StatusCode::CREATED, body, revision);
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+/// Adds the advice about a change, one header field for each sentence. The body stays the record, so
+/// that clients can send it back.
+pub(super) fn with_warnings(mut response: PayloadResponse, advice: &[String]) -> PayloadResponse {
+    for sentence in advice.iter().take(MAX_WARNINGS) {
+        if let Ok(value) = HeaderValue::from_bytes(sentence.as_bytes()) {
+            response.headers_mut().append(WARNING_FIELD, value);
+        }
     }
     response
 }

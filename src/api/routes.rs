@@ -85,6 +85,8 @@ routes! {
     GET    "me"                    OWN_KEYS    Plain  => me::show;
     GET    "me/keys"               OWN_KEYS    Plain  => me::list_keys;
     POST   "me/keys"               OWN_KEYS    Plain  => me::generate_key;
+    PATCH  "me/keys/{id}"          OWN_KEYS    Key    => me::change_key;
+    DELETE "me/keys/{id}"          OWN_KEYS    Key    => me::delete_key;
     POST   "me/keys/{id}/revoke"   OWN_KEYS    Key    => me::revoke_key;
     POST   "me/keys/{id}/rotate"   OWN_KEYS    Key    => me::rotate_key;
 
@@ -101,8 +103,10 @@ routes! {
     POST   "keys/import"           USERS       Plain  => keys::import::import;
     POST   "keys/generate-all"     USERS       Plain  => keys::bulk::generate;
     POST   "keys/find"             USERS       Plain  => keys::find::find;
+    POST   "keys/purge"            USERS       Plain  => keys::remove::purge;
     GET    "keys/{id}"             USERS       Key    => keys::show;
-    PATCH  "keys/{id}"             USERS       Key    => keys::change;
+    PATCH  "keys/{id}"             USERS       Key    => keys::edit::change;
+    DELETE "keys/{id}"             USERS       Key    => keys::remove::delete;
     POST   "keys/{id}/revoke"      USERS       Key    => keys::revoke;
     POST   "keys/{id}/rotate"      USERS       Key    => keys::rotate;
 
@@ -321,8 +325,8 @@ mod tests {
         assert_eq!(find("PUT", "/api/v1/users"), Err((405, Some("GET, POST, HEAD".into()))));
         assert_eq!(find("GET", "/api/v1/keys/0000aZ19/revoke"), Err((405, Some("POST".into()))));
         assert_eq!(
-            find("DELETE", "/api/v1/keys/0000aZ19"),
-            Err((405, Some("GET, PATCH, HEAD".into())))
+            find("PUT", "/api/v1/keys/0000aZ19"),
+            Err((405, Some("GET, PATCH, DELETE, HEAD".into())))
         );
     }
 }

@@ -12,7 +12,7 @@ use super::{
     response::{self, ChangeDenial},
 };
 use crate::{
-    accounts::{NewUser, Versioned},
+    accounts::{NewUser, Versioned, short_password},
     handlers::PayloadResponse,
     model::{PasswordDigest, Secret, Timestamp, User},
     pipeline::Denial,
@@ -130,6 +130,9 @@ async fn hash_password(
 ) -> Result<Option<PasswordDigest>, Denial> {
     match password {
         Some(password) => {
+            if let Some(problem) = short_password(&password) {
+                return Err(response::invalid(vec![problem]));
+            }
             request.accounts.hash_password(password).await.map(Some).map_err(response::denial)
         }
         None => Ok(None),

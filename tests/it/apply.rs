@@ -101,9 +101,9 @@ impl ApiClient {
         (parts.status.as_u16(), body.collect().await.unwrap().to_bytes())
     }
 
-    /// Applies a file with these query parameters.
+    /// Applies a file with these query parameters. A field that the file leaves out is cleared.
     async fn apply(&self, text: &str, query: &str) -> (u16, Value) {
-        let target = format!("/api/v1/state?{query}");
+        let target = format!("/api/v1/state?clear=true&{query}");
         let (status, body) = self.send("POST", &target, "application/toml", text).await;
         (status, serde_json::from_slice(&body).unwrap())
     }
@@ -177,6 +177,7 @@ async fn minimal_file_gets_defaults() {
         "change": "change", "kind": "user", "id": "Anna",
         "before": { "name": "Anna", "roles": ["reader"] },
         "after": { "name": "anna", "roles": [], "mail": "a@x.example" },
+        "cleared": ["roles"],
     });
     assert_eq!(result["changes"], json!([change]));
     let after = client.accounts.user(2).unwrap().unwrap().record;

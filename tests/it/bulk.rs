@@ -50,8 +50,9 @@ fn owners_of_keys(site: &Site) -> Vec<u64> {
 fn generate_all_creates_a_working_key_for_each_user() {
     let server = Server::new();
     add_users(&server, 5);
-    let output =
-        server.site.run(&["key", "generate", "--all", "--file", "keys.csv", "--label", "all"]);
+    let output = server
+        .site
+        .run(&["key", "generate", "--all", "--yes", "--file", "keys.csv", "--label", "all"]);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
         output.status.success() && stderr.contains("6 keys were created. They are in keys.csv."),
@@ -70,7 +71,7 @@ fn generate_all_creates_a_working_key_for_each_user() {
         assert_eq!(request.header("API-KEY", credential(&name, key)).send().status, 200, "{name}");
     }
     // An existing file is not overwritten.
-    let output = server.site.run(&["key", "generate", "--all", "--file", "keys.csv"]);
+    let output = server.site.run(&["key", "generate", "--all", "--yes", "--file", "keys.csv"]);
     assert_eq!(output.status.code(), Some(2));
     // `--missing-only` creates keys only for users without a key. Here the output is JSON lines.
     server.add_user("late", &[]);
@@ -181,7 +182,7 @@ fn a_resumed_run_writes_the_keys_of_the_lost_response() {
         .unwrap();
     let args = ["key", "generate", "--all", "--missing-only", "--file", "keys.csv"];
     // A command with other options cannot resume this run.
-    let output = server.site.run(&["key", "generate", "--all", "--file", "keys.csv"]);
+    let output = server.site.run(&["key", "generate", "--all", "--yes", "--file", "keys.csv"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(!path.exists());
     assert!(server.site.run(&args).status.success());

@@ -16,6 +16,7 @@ mod credentials;
 mod denials;
 mod docs;
 mod drupal;
+mod edits;
 mod embedded;
 mod engine;
 mod entity;

@@ -7,12 +7,14 @@
 
 mod change;
 mod check;
+mod cleared;
 mod dry_run;
 mod entries;
 mod export;
 mod guards;
 mod index;
 mod lockout;
+mod patch;
 mod plan;
 mod record;
 mod write;
@@ -20,8 +22,12 @@ mod write;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-pub use self::export::VERSION;
 use self::plan::Plan;
+pub use self::{
+    cleared::{DocumentFields, LeftOut},
+    export::VERSION,
+    patch::PatchBases,
+};
 use super::{
     AccountError, AdminWriter, Guards, Writer,
     events::NewRecord,
@@ -53,6 +59,10 @@ pub struct StateDocument {
     pub users: Vec<DocumentUser>,
     /// Keys.
     pub keys: Vec<DocumentKey>,
+    /// The names of the fields that each record of the document has.
+    pub fields: DocumentFields,
+    /// The revisions of the records that the document was merged into.
+    pub bases: PatchBases,
 }
 
 /// A user of a document. A field that is `None` keeps its current value if the user exists, and
@@ -111,6 +121,8 @@ pub struct ApplyOptions {
     pub unlisted: Unlisted,
     /// Whether the changes may open paths that resources of the store guard.
     pub guards: Guards,
+    /// Whether fields that the document leaves out may be cleared.
+    pub left_out: LeftOut,
     /// Whether the changes are written.
     pub mode: Mode,
 }
@@ -153,6 +165,9 @@ pub struct Difference {
     /// The planned values of the fields that differ.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub after: Map<String, Value>,
+    /// The fields that lose their value because the document leaves them out, as dotted paths.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cleared: Vec<String>,
 }
 
 /// The result of applying a document.
@@ -162,6 +177,8 @@ pub struct Applied {
     pub changes: Vec<Difference>,
     /// The number of listed records that the document does not change.
     pub unchanged: usize,
+    /// Advice about valid changes that may not be what the author of the document meant.
+    pub warnings: Vec<String>,
 }
 
 impl Applied {
@@ -226,7 +243,7 @@ impl AdminWriter<'_> {
             let planning = tokio::task::spawn_blocking(move || {
                 let mut plan = Plan::new(&writer, &document, options.unlisted)?;
                 plan.check_guards(options.guards);
-                plan.into_commit(&writer)
+                plan.into_commit(&writer, options)
             });
             let aborted = |_| AccountError::refused("The file was not applied.", "Try again.");
             let PlannedCommit { applied, batch, entries, announcements } =

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::{
-    DocumentKey, DocumentPassword, DocumentUser, MOST_CHANGES, StateDocument, Unlisted,
+    DocumentFields, DocumentKey, DocumentPassword, DocumentUser, MOST_CHANGES, StateDocument,
+    Unlisted,
     change::PlannedChange,
     index::UserIndex,
     record::{StateRecord, each},
@@ -42,6 +43,8 @@ pub(super) struct Plan {
     pub names: UserIndex,
     /// The planned mail addresses.
     pub mails: UserIndex,
+    /// The names of the fields that each listed record has.
+    pub fields: DocumentFields,
     /// The violations that were found so far.
     pub violations: Vec<Violation>,
 }
@@ -65,12 +68,14 @@ impl Plan {
             restored_keys: HashSet::new(),
             names: UserIndex::new(Table::Names),
             mails: UserIndex::new(Table::Mails),
+            fields: document.fields.clone(),
             violations,
         };
         plan.keep_shipped_roles();
         plan.keep_one_default_application();
         plan.plan_users(accounts, &document.users, unlisted)?;
         plan.plan_keys(accounts, document, unlisted)?;
+        plan.check_bases(&document.bases)?;
         let count = plan.count();
         if count > MOST_CHANGES { Err(too_many(count)) } else { Ok(plan) }
     }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{
-    Announcements, Applied, Difference, Operation, PlannedCommit,
+    Announcements, Applied, ApplyOptions, Difference, LeftOut, Operation, PlannedCommit,
     change::PlannedChange,
+    cleared,
     plan::Plan,
     record::{StateRecord, differing_fields},
 };
@@ -18,19 +19,28 @@ use crate::{
         usage::{delete_key_usage, delete_user_usage},
         users::names::{CURRENT_FORM, NAME_FORM},
     },
+    model::{Mode, Violation},
     store::{Batch, Expected, Table, encode, table},
 };
 
 impl Plan {
     /// Checks the plan and builds the commit. The batch of a plan without changes is empty.
-    pub fn into_commit(mut self, writer: &Writer) -> Result<PlannedCommit, AccountError> {
+    pub fn into_commit(
+        mut self,
+        writer: &Writer,
+        options: ApplyOptions,
+    ) -> Result<PlannedCommit, AccountError> {
         ensure_valid(std::mem::take(&mut self.violations))?;
-        let applied = self.differences(writer);
+        let (mut applied, cleared) = self.differences(writer);
+        if (options.left_out, options.mode) == (LeftOut::Refuse, Mode::Live) {
+            self.violations.extend(cleared);
+        }
         if applied.changes.is_empty() && !self.is_new {
             let (batch, announcements) = (Batch::new(), Announcements::default());
             return Ok(PlannedCommit { applied, batch, entries: Vec::new(), announcements });
         }
         let planned = self.planned_accounts(writer, writer.actor())?;
+        applied.warnings = self.advice(&planned);
         self.check(writer, &planned)?;
         ensure_valid(std::mem::take(&mut self.violations))?;
         let administrator = self.keep_an_administrator(writer, &planned)?;
@@ -172,20 +182,70 @@ impl Plan {
         Ok(())
     }
 
-    fn differences(&self, accounts: &Accounts) -> Applied {
+    /// Advice about the changed roles and resources. `planned` are the accounts of the dry run.
+    fn advice(&self, planned: &Accounts) -> Vec<String> {
+        let mut advice = Vec::new();
+        for change in self.roles.iter().filter(|change| change.has_effect()) {
+            let Some(after) = &change.after else { continue };
+            let of_role = planned.advice_on_role(change.current(), after);
+            advice.extend(of_role.into_iter().map(|text| format!("role {}: {text}", after.id)));
+        }
+        for change in self.resources.iter().filter(|change| change.has_effect()) {
+            let Some(after) = &change.after else { continue };
+            let of_resource = planned.advice_on_resource(change.current(), after);
+            let with_id = |text| format!("resource {}: {text}", after.id);
+            advice.extend(of_resource.into_iter().map(with_id));
+        }
+        advice
+    }
+
+    /// The differences, and the violations by fields that the document leaves out.
+    fn differences(&self, accounts: &Accounts) -> (Applied, Vec<Violation>) {
         let after = self.users.iter().filter_map(|change| change.after.as_ref());
         let names: HashMap<u64, &str> = after.map(|user| (user.uid, user.name.as_str())).collect();
         let name = |uid: u64| match names.get(&uid) {
             Some(name) => Some((*name).to_owned()),
             None => accounts.directory().user(uid).map(|user| user.name.to_string()),
         };
-        let mut applied = Applied { changes: Vec::new(), unchanged: 0 };
-        add_differences(&self.roles, &name, &mut applied);
-        add_differences(&self.applications, &name, &mut applied);
-        add_differences(&self.resources, &name, &mut applied);
-        add_differences(&self.users, &name, &mut applied);
-        add_differences(&self.keys, &name, &mut applied);
-        applied
+        let applied = Applied { changes: Vec::new(), unchanged: 0, warnings: Vec::new() };
+        let mut found = (applied, Vec::new());
+        self.add_differences(&self.roles, &name, &mut found);
+        self.add_differences(&self.applications, &name, &mut found);
+        self.add_differences(&self.resources, &name, &mut found);
+        self.add_differences(&self.users, &name, &mut found);
+        self.add_differences(&self.keys, &name, &mut found);
+        found
+    }
+
+    fn add_differences<T: StateRecord>(
+        &self,
+        changes: &[PlannedChange<T>],
+        name_of: &dyn Fn(u64) -> Option<String>,
+        (applied, violations): &mut (Applied, Vec<Violation>),
+    ) {
+        for change in changes {
+            let before = change.current();
+            let operation = match (before, &change.after) {
+                (None, Some(_)) => Operation::Add,
+                (Some(_), None) => Operation::Remove,
+                _ if change.has_effect() => Operation::Change,
+                _ => {
+                    applied.unchanged += usize::from(change.at.is_some());
+                    continue;
+                }
+            };
+            let id = before.or(change.after.as_ref()).map(StateRecord::title).unwrap_or_default();
+            let view = |record: &T| record.view(name_of);
+            let (before, after) =
+                differing_fields(before.map(view), change.after.as_ref().map(view));
+            let cleared = self.fields.cleared::<T>(change.at, &before, &after);
+            let difference =
+                Difference { change: operation, kind: T::NAME, id, before, after, cleared };
+            if let Some(index) = change.at {
+                violations.extend(cleared::violations::<T>(index, &difference));
+            }
+            applied.changes.push(difference);
+        }
     }
 }
 
@@ -213,29 +273,5 @@ fn write<T: StateRecord>(changes: &[PlannedChange<T>], batch: &mut Batch) {
         let expected = change.revision().map_or(Expected::Missing, Expected::Revision);
         batch.expect(T::TABLE, after.key(), expected);
         batch.put(T::TABLE, after.key(), encode(after));
-    }
-}
-
-fn add_differences<T: StateRecord>(
-    changes: &[PlannedChange<T>],
-    name_of: &dyn Fn(u64) -> Option<String>,
-    applied: &mut Applied,
-) {
-    for change in changes {
-        let before = change.current();
-        let operation = match (before, &change.after) {
-            (None, Some(_)) => Operation::Add,
-            (Some(_), None) => Operation::Remove,
-            _ if change.has_effect() => Operation::Change,
-            _ => {
-                applied.unchanged += usize::from(change.at.is_some());
-                continue;
-            }
-        };
-        let id = before.or(change.after.as_ref()).map(StateRecord::title).unwrap_or_default();
-        let view = |record: &T| record.view(name_of);
-        let (before, after) = differing_fields(before.map(view), change.after.as_ref().map(view));
-        let difference = Difference { change: operation, kind: T::NAME, id, before, after };
-        applied.changes.push(difference);
     }
 }

@@ -62,6 +62,22 @@ impl Authority {
         Ok(())
     }
 
+    /// Refuses a wider bound of an existing key unless the actor is an administrator. Owners do not
+    /// raise the limits of their keys either.
+    pub fn check_key_change(&self, before: &Key, after: &Key) -> Result<(), AccountError> {
+        if self.is_admin() {
+            return Ok(());
+        }
+        let widened = widened_bound(before, after)
+            .or_else(|| widened_limit(before, after).filter(|_| self.is_owner(before.user)));
+        let Some(widened) = widened else { return Ok(()) };
+        let rule = format!(
+            "Only an administrator with an unbound credential can {widened} of a key. Without \
+             that, a key can only be narrowed: fewer scopes, smaller networks, an earlier end."
+        );
+        Err(forbidden(rule))
+    }
+
     /// Refuses a new or changed key whose bounds are wider than those of the credential in use,
     /// because the actor could escape from the bounds with it.
     pub fn check_key(&self, requested: RequestedBounds<'_>) -> Result<(), AccountError> {
@@ -117,4 +133,34 @@ impl Authority {
         }
         Ok(())
     }
+}
+
+/// The bound that is wider after a change, as a part of a sentence.
+fn widened_bound(before: &Key, after: &Key) -> Option<&'static str> {
+    let has_more_scopes = before.scopes.as_ref().is_some_and(|old| {
+        let new = after.scopes.as_ref();
+        new.is_none_or(|new| new.iter().any(|scope| !old.contains(scope)))
+    });
+    if has_more_scopes {
+        return Some("add scopes");
+    }
+    let is_inside = |network: &IpNet| before.networks.iter().any(|outer| outer.contains(network));
+    if !before.networks.is_empty()
+        && (after.networks.is_empty() || !after.networks.iter().all(is_inside))
+    {
+        return Some("add networks");
+    }
+    let is_later = before.expires.is_some_and(|old| after.expires.is_none_or(|new| new > old));
+    is_later.then_some("move the end")
+}
+
+/// The limit that is higher after a change, as a part of a sentence.
+fn widened_limit(before: &Key, after: &Key) -> Option<&'static str> {
+    let rate = before
+        .rate_limit
+        .is_some_and(|max| after.rate_limit.is_none_or(|rate| !rate.is_within(max)));
+    let credits = before
+        .credits
+        .is_some_and(|max| after.credits.is_none_or(|credits| !credits.is_within(max)));
+    (rate || credits).then_some("raise the limits")
 }

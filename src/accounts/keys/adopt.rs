@@ -148,7 +148,7 @@ impl Accounts {
 
 /// Whether a key was adopted: only an adopted key has one application and a text that Keyward
 /// neither made nor can show a part of.
-fn is_adopted(key: &Key) -> bool {
+pub(super) fn is_adopted(key: &Key) -> bool {
     key.scheme == Scheme::Text
         && key.application.is_some()
         && key.prefix.is_empty()

@@ -1,8 +1,10 @@
 //! Finds the owner of a leaked credential, also if the key or its user was deleted.
 
+use serde_json::Value;
+
 use crate::{
     accounts::{AccountError, Accounts, AuditOrder, NumberedEntry, Versioned},
-    model::{Candidate, Found, Key, KeyId, Scanner, Timestamp, candidates},
+    model::{Act, Candidate, Found, Key, KeyId, Scanner, Timestamp, candidates},
 };
 
 /// The entries of the audit trail in one step of a search.
@@ -31,7 +33,7 @@ pub enum FoundRecord {
     Unknown(KeyId),
 }
 
-/// A key of a user who was deleted.
+/// A key that was deleted, alone or with its user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeletedKey {
     /// The key's id.
@@ -44,6 +46,8 @@ pub struct DeletedKey {
     pub label: String,
     /// The time at which the key was deleted. `None` means that the trail does not have the time.
     pub deleted: Option<Timestamp>,
+    /// Whether the key was deleted alone. Otherwise it was deleted with its user.
+    pub is_deleted_alone: bool,
 }
 
 impl Accounts {
@@ -102,6 +106,17 @@ impl Accounts {
         };
         let Some(user) = owner_in(&entry, id) else { return Ok(None) };
         let act = &entry.entry.act;
+        if let Some((username, label)) = deleted_alone(act, id) {
+            let deleted = Some(entry.entry.time);
+            return Ok(Some(DeletedKey {
+                id,
+                user,
+                username,
+                label,
+                deleted,
+                is_deleted_alone: true,
+            }));
+        }
         let of_key = act.after.as_ref().or(act.before.as_ref());
         let label = of_key.and_then(|key| key["label"].as_str()).unwrap_or_default().to_owned();
         let user_object = format!("user/{user}");
@@ -112,7 +127,8 @@ impl Accounts {
         let name = deletion.as_ref().and_then(|entry| entry.entry.act.before.as_ref());
         let username = name.and_then(|user| user["name"].as_str()).map(str::to_owned);
         let deleted = deletion.map(|entry| entry.entry.time);
-        Ok(Some(DeletedKey { id, user, username, label, deleted }))
+        let is_deleted_alone = false;
+        Ok(Some(DeletedKey { id, user, username, label, deleted, is_deleted_alone }))
     }
 
     fn newest_entry(
@@ -142,11 +158,29 @@ fn owner_in(entry: &NumberedEntry, id: KeyId) -> Option<u64> {
     if act.object.strip_prefix("key/").is_some_and(|object| object == text) {
         return sides.filter_map(|side| side["user"].as_u64()).next();
     }
-    if !["key.imported", "key.generated"].contains(&act.action.as_str()) {
+    if !["key.imported", "key.generated", "key.purged"].contains(&act.action.as_str()) {
         return None;
     }
     let mut listed = sides.filter_map(|side| side["keys"].as_array()).flatten();
     listed.find(|pair| pair[0] == *text.as_str())?[1].as_u64()
+}
+
+/// The name of the user and the label of a key that was deleted alone, from the entry about the
+/// deletion. `None` means that the entry is about something else.
+fn deleted_alone(act: &Act, id: KeyId) -> Option<(Option<String>, String)> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    match act.action.as_str() {
+        "key.delete" => {
+            let key = act.before.as_ref()?;
+            Some((text(&key["username"]), text(&key["label"]).unwrap_or_default()))
+        }
+        "key.purged" => {
+            let mut keys = act.after.as_ref()?["keys"].as_array()?.iter();
+            let key = keys.find(|key| key[0] == *id.to_string())?;
+            Some((text(&key[2]), text(&key[3]).unwrap_or_default()))
+        }
+        _ => None,
+    }
 }
 
 fn scan(text: &str) -> Vec<Found> {

@@ -2,9 +2,11 @@
 
 pub(super) mod adopt;
 pub(super) mod bulk;
+mod edit;
 pub(super) mod find;
 pub(super) mod quota;
 pub(super) mod rehash;
+pub(super) mod remove;
 pub(super) mod rotate;
 
 use ipnet::IpNet;
@@ -18,7 +20,7 @@ use super::{
 };
 use crate::{
     model::{Act, Actor, Credits, Key, KeyId, KeyText, Mode, RateLimit, Scheme, Secret, Timestamp},
-    store::{Batch, Expected, Sequence, Table, encode, table},
+    store::{Batch, Expected, Table, encode, table},
 };
 
 /// The properties of a new key.
@@ -166,35 +168,6 @@ impl Writer {
             Ok(PendingCommit::new(batch, act, finish).with_webhooks(webhooks).into())
         };
         self.update_async(attempt).await
-    }
-
-    /// Changes a key. The parameters have the same meaning as for [`Writer::change_user`].
-    pub async fn change_key<E: From<AccountError>>(
-        &self,
-        id: KeyId,
-        expected: Option<Sequence>,
-        mut edit: impl FnMut(&mut Key) -> Result<(), E>,
-    ) -> Result<Versioned<Key>, E> {
-        let attempt = || {
-            let before = self.current_key(id)?;
-            self.require_authority_over(before.record.user)?;
-            self.admin_only_if(before.record.universal)?;
-            let before = before.expect_revision(expected)?;
-            let mut key = before.record.clone();
-            edit(&mut key)?;
-            self.authority().check_key((&key).into())?;
-            if key == before.record {
-                return Ok(Attempt::Unchanged(before));
-            }
-            // An expired key may get another label, so the expiry is compared with the time of
-            // creation, not with the current time.
-            ensure_valid(check_key(self, &key, key.created))?;
-            let batch = replace_key(&before, &key);
-            let act = Act::change("key", "change", id, &before.record, &key);
-            let finish = |revision| Versioned { revision, record: key };
-            Ok(PendingCommit::new(batch, act, finish).into())
-        };
-        self.update(attempt).await
     }
 
     /// Revokes a key. From the next request on, the key is rejected. A key that is already revoked

@@ -3,6 +3,7 @@
 mod audit;
 mod authority;
 mod clock;
+mod edits;
 mod events;
 mod import;
 mod keys;

@@ -33,8 +33,12 @@ async fn apply(
     accounts.admin().unwrap().apply(document, options).await
 }
 
-const PRUNE: ApplyOptions =
-    ApplyOptions { unlisted: Unlisted::Remove, guards: Guards::Keep, mode: Mode::Live };
+const PRUNE: ApplyOptions = ApplyOptions {
+    unlisted: Unlisted::Remove,
+    guards: Guards::Keep,
+    left_out: LeftOut::Refuse,
+    mode: Mode::Live,
+};
 
 #[tokio::test]
 async fn file_cannot_remove_the_last_administrator_during_another_change() {
@@ -63,6 +67,25 @@ async fn file_is_checked_again_after_a_conflict() {
     assert_eq!(applied.counts(), [0, 1, 0]);
     let user: Versioned<User> = accounts.user(3).unwrap().unwrap();
     assert_eq!(user.record.name, "anna");
+}
+
+#[tokio::test]
+async fn patch_does_not_overwrite_a_record_that_changed_after_it_was_merged() {
+    let accounts = accounts().await;
+    let patch = |base| {
+        let mut bases = PatchBases::default();
+        bases.insert("roles", 0, base);
+        StateDocument { roles: vec![role("x", false)], bases, ..StateDocument::default() }
+    };
+    let options = ApplyOptions::default();
+    assert_eq!(apply(&accounts, patch(None), options).await.unwrap().counts(), [1, 0, 0]);
+    let current = accounts.get::<Role>("x").unwrap().unwrap().revision;
+    for base in [None, Some(current - 1)] {
+        let result = apply(&accounts, patch(base), options).await;
+        assert!(matches!(result, Err(AccountError::Stale { .. })), "{result:?}");
+    }
+    let applied = apply(&accounts, patch(Some(current)), options).await.unwrap();
+    assert_eq!((applied.changes.len(), applied.unchanged), (0, 1));
 }
 
 #[tokio::test]

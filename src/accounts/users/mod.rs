@@ -342,6 +342,21 @@ pub fn password_problem(password: &Secret) -> Option<Violation> {
     })
 }
 
+/// The minimum length of a new password, in characters (NIST SP 800-63B, section 5.1.1.1).
+const MIN_PASSWORD: usize = 8;
+
+/// The violation of a new password that is too short. `None` means that it is long enough. The user
+/// entity does not have this rule, because its clients may set shorter passwords.
+pub fn short_password(password: &Secret) -> Option<Violation> {
+    (password.expose().chars().count() < MIN_PASSWORD).then(|| {
+        Violation::new(
+            "password",
+            format!("A password has at least {MIN_PASSWORD} characters."),
+            "Choose a longer password, such as several words.",
+        )
+    })
+}
+
 /// A version 7 UUID (RFC 9562) from the accounts' clock and random source.
 pub(super) fn new_uuid(accounts: &Accounts) -> Uuid {
     let millis = accounts.0.clock.now().0.unsigned_abs() * 1000;

@@ -5,6 +5,7 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod merge;
 mod read;
 mod source;
 
@@ -17,7 +18,7 @@ use serde_json::json;
 use self::{read::read, source::TomlDocument};
 use super::{ApiRequest, list::invalid_query, resources::OPENS_GUARDED, response};
 use crate::{
-    accounts::{AccountError, Accounts, Applied, ApplyOptions, Guards, Unlisted},
+    accounts::{AccountError, Accounts, Applied, ApplyOptions, Guards, LeftOut, Unlisted},
     handlers::{BodyLimits, Payload, PayloadResponse, RequestBody},
     model::{Mode, Violation},
     pipeline::{Denial, Phase},
@@ -27,6 +28,8 @@ use crate::{
 const TOML: &str = "application/toml";
 /// The maximum size of a document, in bytes. A document of this size has about 100,000 records.
 const MAX_BYTES: usize = 64 << 20;
+/// The maximum number of attempts to merge a patch, if other clients change records meanwhile.
+const MAX_ATTEMPTS: usize = 5;
 /// The maximum number of violations in a response.
 const MAX_VIOLATIONS: usize = 100;
 
@@ -50,14 +53,27 @@ pub(super) async fn apply(mut request: ApiRequest<'_>) -> Result<PayloadResponse
              state file.",
         )
     })?;
-    let options = options(&request)?;
+    let (options, is_patch) = options(&request)?;
     let text = std::sync::Arc::<str>::from(read_body(&mut request).await?);
-    let (text_to_read, accounts) = (text.clone(), Accounts::clone(&admin));
-    let document = run_blocking(move || {
-        let toml = TomlDocument::parse(&text_to_read).map_err(|problem| invalid(vec![problem]))?;
-        read(&toml, &accounts).map_err(|violations| invalid_at_lines(violations, &toml))
-    });
-    let applied = match admin.apply(document.await??, options).await {
+    let mut attempts = 1;
+    let result = loop {
+        let (text_to_read, accounts) = (text.clone(), Accounts::clone(&admin));
+        let document = run_blocking(move || {
+            let toml = TomlDocument::parse(&text_to_read)
+                .map_err(|problem| AccountError::Invalid(vec![problem]))?;
+            read(&toml, &accounts, is_patch)
+        });
+        let result = match document.await? {
+            Ok(document) => admin.apply(document, options).await,
+            Err(problem) => Err(problem),
+        };
+        match result {
+            // Another client has changed a record after the patch was merged into it.
+            Err(AccountError::Stale { .. }) if attempts < MAX_ATTEMPTS => attempts += 1,
+            result => break result,
+        }
+    };
+    let applied = match result {
         Ok(applied) => applied,
         // To find the lines of the violations, the text is parsed again. So the parsed document
         // does not take memory while the records are applied.
@@ -79,19 +95,24 @@ fn admin_only() -> Denial {
 
 fn view(applied: &Applied, options: ApplyOptions) -> serde_json::Value {
     let [added, changed, removed] = applied.counts();
-    json!({
+    let mut view = json!({
         "dry_run": options.mode == Mode::DryRun,
         "added": added,
         "changed": changed,
         "removed": removed,
         "unchanged": applied.unchanged,
         "changes": applied.changes,
-    })
+    });
+    if !applied.warnings.is_empty() {
+        view["warnings"] = json!(applied.warnings);
+    }
+    view
 }
 
-/// Reads the query parameters `dry_run`, `prune` and `opens_guarded`, which are `true` or `false`.
-fn options(request: &ApiRequest<'_>) -> Result<ApplyOptions, Denial> {
-    let mut options = ApplyOptions::default();
+/// Reads the query parameters, which are `true` or `false`. Also returns whether the document is
+/// merged into the current records.
+fn options(request: &ApiRequest<'_>) -> Result<(ApplyOptions, bool), Denial> {
+    let (mut options, mut is_patch) = (ApplyOptions::default(), false);
     let query = request.head.uri.query().unwrap_or_default();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         let is_set = match &*value {
@@ -103,16 +124,23 @@ fn options(request: &ApiRequest<'_>) -> Result<ApplyOptions, Denial> {
             "dry_run" if is_set => options.mode = Mode::DryRun,
             "prune" if is_set => options.unlisted = Unlisted::Remove,
             OPENS_GUARDED if is_set => options.guards = Guards::Open,
-            "dry_run" | "prune" | OPENS_GUARDED => {}
+            "clear" if is_set => options.left_out = LeftOut::Clear,
+            "patch" if is_set => is_patch = true,
+            "dry_run" | "prune" | "patch" | "clear" | OPENS_GUARDED => {}
             _ => return Err(invalid_parameter(&name, "There is no such parameter.")),
         }
     }
-    Ok(options)
+    if is_patch && options.unlisted == Unlisted::Remove {
+        let message = "A patch keeps what the file leaves out, so it cannot be used with prune.";
+        return Err(invalid_parameter("patch", message));
+    }
+    Ok((options, is_patch))
 }
 
 fn invalid_parameter(name: &str, message: &str) -> Denial {
     let name: String = name.chars().take(64).collect();
-    let fix = "The parameters are dry_run, prune and opens_guarded. Each is true or false.";
+    let fix = "The parameters are dry_run, prune, patch, clear and opens_guarded. Each is true or \
+               false.";
     invalid_query(vec![Violation::new(name, message, fix)])
 }
 

@@ -1,46 +1,57 @@
 //! Reads the records of a state document, with the same functions that read single records.
 
+use ipnet::IpNet;
 use serde_json::Value;
 
-use super::TomlDocument;
+use super::{TomlDocument, merge::RecordMerge};
 use crate::{
     accounts::{
-        Accounts, DigestFormat, DocumentKey, DocumentPassword, DocumentUser, NewUser,
+        AccountError, Accounts, DigestFormat, DocumentKey, DocumentPassword, DocumentUser, NewUser,
         STATE_VERSION, StateDocument,
     },
-    api::{fields::FieldReader, keys::networks, records::Editable, users},
+    api::{
+        fields::FieldReader,
+        keys::{any_networks, expires},
+        records::Editable,
+        users,
+    },
     model::{
-        Application, Digest, Key, KeyId, MAX_PREFIX, PasswordDigest, Rotation, Scheme, Timestamp,
-        Violation,
+        Application, Digest, Expires, Key, KeyId, MAX_PREFIX, PasswordDigest, Rotation, Scheme,
+        Timestamp,
     },
 };
 
 const NOT_A_TIME: &str = "This is not a time.";
 const TIME_FIX: &str = "Write a time such as 2027-01-01T00:00:00Z (RFC 3339).";
 
-/// Reads a document.
+/// Reads a document. If `is_patch` is true, each record is merged into the record that the store
+/// has.
 ///
 /// # Errors
-/// All violations, each with its location in the document.
+/// All violations, each with its location in the document, or an error of the store.
 pub(super) fn read(
     toml: &TomlDocument<'_>,
     accounts: &Accounts,
-) -> Result<StateDocument, Vec<Violation>> {
+    is_patch: bool,
+) -> Result<StateDocument, AccountError> {
     let mut reader = FieldReader::new(toml.to_json());
     check_version(&mut reader);
-    let document = StateDocument {
+    let mut merge = RecordMerge::new(accounts, is_patch);
+    let mut document = StateDocument {
         pepper: fingerprint(&mut reader),
-        roles: records(&mut reader, "roles", Editable::read),
-        applications: records(&mut reader, "applications", |reader| {
+        roles: records(&mut reader, "roles", &mut merge, Editable::read)?,
+        applications: records(&mut reader, "applications", &mut merge, |reader| {
             Application::fill(reader, accounts);
             Application::read(reader)
-        }),
-        resources: records(&mut reader, "resources", Editable::read),
-        users: records(&mut reader, "users", |reader| user(reader, accounts)),
-        keys: records(&mut reader, "keys", key),
+        })?,
+        resources: records(&mut reader, "resources", &mut merge, Editable::read)?,
+        users: records(&mut reader, "users", &mut merge, |reader| user(reader, accounts))?,
+        keys: records(&mut reader, "keys", &mut merge, key)?,
+        ..StateDocument::default()
     };
+    (document.fields, document.bases) = (merge.fields, merge.bases);
     let violations = reader.into_violations();
-    if violations.is_empty() { Ok(document) } else { Err(violations) }
+    if violations.is_empty() { Ok(document) } else { Err(AccountError::Invalid(violations)) }
 }
 
 /// Checks the version. The version is required, so that a file of another kind is not mistaken for
@@ -63,19 +74,24 @@ fn check_version(reader: &mut FieldReader) {
 fn records<T>(
     reader: &mut FieldReader,
     name: &'static str,
+    merge: &mut RecordMerge<'_>,
     mut read: impl FnMut(&mut FieldReader) -> T,
-) -> Vec<T> {
+) -> Result<Vec<T>, AccountError> {
     let items = match reader.take(name) {
-        None => return Vec::new(),
+        None => return Ok(Vec::new()),
         Some(Value::Array(items)) => items,
         Some(_) => {
             let fix = format!("Write [[{name}]] above each record.");
             reader.reject(name, "This is not a list of records.", fix);
-            return Vec::new();
+            return Ok(Vec::new());
         }
     };
-    let items = items.into_iter().enumerate();
-    items.map(|(index, item)| reader.entry(&format!("{name}.{index}"), item, &mut read)).collect()
+    let mut records = Vec::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        let item = merge.record(name, index, item)?;
+        records.push(reader.entry(&format!("{name}.{index}"), item, &mut read));
+    }
+    Ok(records)
 }
 
 fn user(reader: &mut FieldReader, accounts: &Accounts) -> DocumentUser {
@@ -152,13 +168,14 @@ fn key(reader: &mut FieldReader) -> DocumentKey {
         universal: reader.flag("universal").unwrap_or_default(),
         scopes: reader.words("scopes"),
         created: created.unwrap_or_default(),
-        expires: time(reader, "expires"),
+        expires: expiry(reader),
         revoked: time(reader, "revoked"),
         rotated: reader.object("rotated", |reader| Rotation {
             to: key_id(reader, "to"),
             until: required_time(reader, "until"),
         }),
-        networks: networks(reader),
+        // An older version may have stored and exported a network with any of its addresses.
+        networks: any_networks(reader).iter().map(IpNet::trunc).collect(),
         rate_limit: reader.rate_limit(),
         credits: reader.credits(),
     };
@@ -241,6 +258,18 @@ fn fingerprint(reader: &mut FieldReader) -> Option<Digest> {
         reader.reject("pepper", "This is not a fingerprint.", fix);
     }
     read
+}
+
+/// Reads the expiry of a key: a time, a day or `never`.
+fn expiry(reader: &mut FieldReader) -> Option<Timestamp> {
+    match expires(reader)? {
+        Expires::Never => None,
+        Expires::At(time) | Expires::EndOfDay(time) => Some(time),
+        Expires::In(_) => {
+            reader.reject("expires", NOT_A_TIME, TIME_FIX);
+            None
+        }
+    }
 }
 
 /// Reads a time. A span such as `90d` is not allowed, because its end would change each time that

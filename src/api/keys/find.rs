@@ -47,6 +47,7 @@ fn view(found: &FoundKey, request: &ApiRequest<'_>) -> Value {
             "label": key.label,
             "state": "deleted",
             "deleted": key.deleted.map(|time| time.to_string()),
+            "deleted_alone": key.is_deleted_alone,
         }),
         FoundRecord::Unknown(id) => json!({ "id": id, "state": "unknown" }),
     };

@@ -2,8 +2,10 @@
 //! key contains the text of the key.
 
 pub(super) mod bulk;
+pub(super) mod edit;
 pub(super) mod find;
 pub(super) mod import;
+pub(super) mod remove;
 
 use std::net::IpAddr;
 
@@ -13,13 +15,12 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ApiRequest,
-    fields::{FieldReader, merge},
+    fields::FieldReader,
     list::{
         self, ListQuery,
         keys::{ALL_KEYS, KEYS_OF_USER, state},
     },
-    response::{self, ChangeDenial},
-    users,
+    response, users,
 };
 use crate::{
     accounts::{Issued, Lifetime, NewKey, Page, RotateOptions, Versioned},
@@ -76,32 +77,6 @@ async fn found_page(
 
 pub(super) async fn show(id: KeyId, request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
     let key = get(id, &request)?;
-    Ok(response::record(StatusCode::OK, &view(&key.record, &request), key.revision))
-}
-
-/// Changes the label or the limits of a key. No other field of a key can be changed.
-pub(super) async fn change(
-    id: KeyId,
-    mut request: ApiRequest<'_>,
-) -> Result<PayloadResponse, Denial> {
-    let patch = request.json().await?;
-    let before = get(id, &request)?;
-    let expected = request.expected_revision(|| Some(before.revision))?;
-    let changed = request.accounts.change_key(id, expected, |key: &mut Key| {
-        let mut after = json!({
-            "label": key.label,
-            "rate_limit": key.rate_limit,
-            "credits": key.credits,
-        });
-        merge(&mut after, patch.clone());
-        let mut reader = FieldReader::new(after);
-        key.label = reader.text("label").unwrap_or_default();
-        key.rate_limit = reader.rate_limit();
-        key.credits = reader.credits();
-        reader.finish()?;
-        Ok::<_, ChangeDenial>(())
-    });
-    let key = changed.await?;
     Ok(response::record(StatusCode::OK, &view(&key.record, &request), key.revision))
 }
 
@@ -206,13 +181,19 @@ fn read_rotate(reader: &mut FieldReader, now: Timestamp) -> RotateOptions {
 
 pub(super) fn expires(reader: &mut FieldReader) -> Option<Expires> {
     let text = reader.text("expires")?;
-    let read = Expires::parse(&text).ok();
-    if read.is_none() {
-        let fix =
-            "Send a time such as 2027-01-01T00:00:00Z (RFC 3339), a span such as 90d, or never.";
-        reader.reject("expires", format!("{text:?} is not a time."), fix);
-    }
-    read
+    Expires::parse(&text).map_err(|problem| reject_expires(reader, &text, &problem)).ok()
+}
+
+/// Adds the violation of an expiry that cannot be read. The form of a time is in the fix, so only
+/// other problems are in the message.
+fn reject_expires(reader: &mut FieldReader, text: &str, problem: &str) {
+    let message = match problem.strip_prefix("use ") {
+        Some(_) => format!("{text:?} is not a time."),
+        None => format!("{text:?} is too late: {problem}."),
+    };
+    let fix = "Send a time such as 2027-01-01T00:00:00Z (RFC 3339), a day such as 2026-12-31 (to \
+               its end in UTC), a span such as 90d, or never.";
+    reader.reject("expires", message, fix);
 }
 
 /// Reads the optional overlap in seconds. A client sends a number of seconds, or a span such as
@@ -230,15 +211,33 @@ fn overlap(reader: &mut FieldReader) -> Option<i64> {
     seconds
 }
 
+/// Reads networks. An address with the length of a network is refused, because the client may have
+/// meant the address.
 pub(super) fn networks(reader: &mut FieldReader) -> Vec<IpNet> {
+    read_networks(reader, |network| network.addr() == network.network())
+}
+
+/// Reads networks, of which each may be written with any of its addresses.
+pub(super) fn any_networks(reader: &mut FieldReader) -> Vec<IpNet> {
+    read_networks(reader, |_| true)
+}
+
+fn read_networks(reader: &mut FieldReader, accept: impl Fn(&IpNet) -> bool) -> Vec<IpNet> {
     let mut networks = Vec::new();
     for (index, text) in reader.words("networks").unwrap_or_default().into_iter().enumerate() {
+        let field = format!("networks.{index}");
         // An address without a prefix length is a network with one address.
-        let read = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        match read {
-            Ok(network) => networks.push(network),
+        match text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+            Ok(network) if accept(&network) => networks.push(network),
+            Ok(network) => {
+                let (whole, address) = (network.trunc(), network.addr());
+                let message = format!("{text} is an address in the network {whole}.");
+                let fix =
+                    format!("Send {whole} for the whole network, or {address} for the address.");
+                reader.reject(&field, message, fix);
+            }
             Err(_) => reader.reject(
-                &format!("networks.{index}"),
+                &field,
                 format!("{text:?} is not a network."),
                 "Send a network such as 10.0.0.0/8, 2001:db8::/32 or 192.0.2.7.",
             ),
@@ -273,6 +272,7 @@ fn view(key: &Key, request: &ApiRequest<'_>) -> Value {
         "credits": key.credits,
         "created": key.created.to_string(),
         "expires": key.expires.map(|time| time.to_string()),
+        "ends": end(key).map(|time| time.to_string()),
         "revoked": key.revoked.map(|time| time.to_string()),
     });
     // If the usage cannot be read, the key is shown without usage. The store reports the failure.
@@ -283,4 +283,10 @@ fn view(key: &Key, request: &ApiRequest<'_>) -> Value {
         view["rotated"] = json!({ "to": rotation.to, "until": rotation.until.to_string() });
     }
     view
+}
+
+/// The first second in which the key is refused, because it was revoked, expires, or was replaced.
+/// `None` means never.
+fn end(key: &Key) -> Option<Timestamp> {
+    [key.revoked, key.ends()].into_iter().flatten().min()
 }

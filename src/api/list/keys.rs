@@ -43,9 +43,13 @@ const SORTS: &[&str] = &["id", "user", "label", "created", "expires", "last_used
 
 /// The state of a key.
 pub(in crate::api) fn state(key: &Key, now: Timestamp) -> &'static str {
+    let is_over = |end: Option<Timestamp>| end.is_some_and(|end| end <= now);
+    let until = key.rotated.as_ref().map(|rotation| rotation.until);
     if key.revoked.is_some() {
         "revoked"
-    } else if key.ends().is_some_and(|end| end <= now) {
+    } else if is_over(until) && until == key.ends() {
+        "rotated"
+    } else if is_over(key.ends()) {
         "expired"
     } else {
         "active"
@@ -74,7 +78,7 @@ pub(in crate::api) fn search(
     let now = accounts.clock().now();
     let filter = KeyFilter {
         now,
-        state: query.choice("state", &["active", "expired", "revoked"]),
+        state: query.choice("state", &["active", "expired", "rotated", "revoked"]),
         label: query.pattern("label"),
         application: application(query, accounts)?,
         unused_since: query.time("unused_since", Direction::Past, now),

@@ -3,6 +3,7 @@
 
 pub(super) mod command_name;
 pub(super) mod connect;
+pub(super) mod lists;
 pub(super) mod local;
 pub(super) mod paths;
 pub(super) mod remote;
@@ -19,7 +20,7 @@ use serde_json::Value;
 
 use super::{CliError, Exit};
 use crate::{
-    api::COMMAND_FIELD,
+    api::{COMMAND_FIELD, WARNING_FIELD},
     model::{Application, Secret},
 };
 
@@ -46,6 +47,8 @@ pub struct ApiResponse {
     pub body: Value,
     /// The revision of the record. `None` means that the response contains no revision.
     pub etag: Option<HeaderValue>,
+    /// Advice about the change.
+    pub warnings: Vec<String>,
 }
 
 impl AdminClient {
@@ -175,7 +178,10 @@ fn parse_response(response: Response<Bytes>) -> Result<ApiResponse, CliError> {
     };
     match body {
         Ok(body) if parts.status.is_success() => {
-            Ok(ApiResponse { body, etag: parts.headers.get(ETAG).cloned() })
+            let warnings = parts.headers.get_all(WARNING_FIELD).into_iter();
+            let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+            let warnings = warnings.map(text).collect();
+            Ok(ApiResponse { body, etag: parts.headers.get(ETAG).cloned(), warnings })
         }
         Err(_) if parts.status.is_success() => Err(CliError::new(
             Exit::Failed,

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{AdminClient, paths::with_query};
+use super::{AdminClient, ApiResponse, paths::with_query};
 use crate::cli::{
     CliError, Exit, Output,
     terminal::{
@@ -163,7 +163,9 @@ impl Session {
     pub async fn add(&self, target: &str, record: &Map<String, Value>) -> anyhow::Result<()> {
         let created = self.client.post(target, &Value::Object(record.clone())).await?;
         let line = confirm::created(kind(target), &created.body);
-        self.confirm(&created.body, &line)
+        self.confirm(&created.body, &line)?;
+        self.note_warnings(&created.warnings);
+        Ok(())
     }
 
     /// Updates a record and confirms the change. `change` edits a copy of the current record, and
@@ -174,14 +176,31 @@ impl Session {
         target: &str,
         change: impl Fn(&mut Map<String, Value>),
     ) -> anyhow::Result<()> {
+        let change = |record: &mut Map<String, Value>, _: &mut Vec<String>| {
+            change(record);
+            Ok(())
+        };
+        self.edit(target, change).await
+    }
+
+    /// Updates a record as [`Session::update`] does, without printing it. `change` may refuse the
+    /// record, and may add notes, which are printed.
+    pub async fn updated(
+        &self,
+        target: &str,
+        change: impl Fn(&mut Map<String, Value>, &mut Vec<String>) -> Result<(), CliError>,
+    ) -> Result<Change, CliError> {
         let mut attempts = 1;
         loop {
-            match self.try_update(target, &change).await {
+            let mut notes = Vec::new();
+            match self.try_update(target, &change, &mut notes).await {
                 Err(problem) if problem.is_stale() && attempts < MAX_ATTEMPTS => attempts += 1,
                 updated => {
-                    let change = updated?;
-                    let line = self.change_line(target, &change).await?;
-                    return self.confirm(&change.after, &line);
+                    let updated = updated?;
+                    for note in notes {
+                        self.screen.note(&format!("{}\n", printable(&note)));
+                    }
+                    return Ok(updated);
                 }
             }
         }
@@ -212,10 +231,24 @@ impl Session {
         }
     }
 
+    /// Updates a record as [`Session::updated`] does, and confirms the change.
+    pub async fn edit(
+        &self,
+        target: &str,
+        change: impl Fn(&mut Map<String, Value>, &mut Vec<String>) -> Result<(), CliError>,
+    ) -> anyhow::Result<()> {
+        let change = self.updated(target, change).await?;
+        let line = self.change_line(target, &change).await?;
+        self.confirm(&change.after, &line)?;
+        self.note_warnings(&change.warnings);
+        Ok(())
+    }
+
     async fn try_update(
         &self,
         target: &str,
-        change: &impl Fn(&mut Map<String, Value>),
+        change: &impl Fn(&mut Map<String, Value>, &mut Vec<String>) -> Result<(), CliError>,
+        notes: &mut Vec<String>,
     ) -> Result<Change, CliError> {
         let found = self.client.get(target).await?;
         let Value::Object(before) = &found.body else {
@@ -225,14 +258,23 @@ impl Session {
             ));
         };
         let mut after = before.clone();
-        change(&mut after);
+        change(&mut after, notes)?;
         let patch = difference(before, &after);
         let sent = patch.keys().cloned().collect::<Vec<_>>();
         if sent.is_empty() {
-            return Ok(Change { before: found.body.clone(), after: found.body, sent });
+            let (before, after) = (found.body.clone(), found.body);
+            return Ok(Change { before, after, sent, warnings: Vec::new() });
         }
-        let after = self.client.patch(target, &Value::Object(patch), found.etag).await?.body;
-        Ok(Change { before: found.body, after, sent })
+        let changed = self.client.patch(target, &Value::Object(patch), found.etag).await?;
+        let ApiResponse { body: after, warnings, .. } = changed;
+        Ok(Change { before: found.body, after, sent, warnings })
+    }
+
+    /// Prints the advice of the API about a change.
+    pub fn note_warnings(&self, warnings: &[String]) {
+        for warning in warnings {
+            self.screen.note(&format!("Warning: {}\n", printable(warning)));
+        }
     }
 
     /// Deletes a record after confirmation. Messages call the record `name`.
@@ -299,25 +341,6 @@ pub fn difference(before: &Map<String, Value>, after: &Map<String, Value>) -> Ma
     patch
 }
 
-/// Adds the words in `add` to the list in `field`, and removes the words in `remove`. Sorts the
-/// list.
-pub fn change_words(
-    record: &mut Map<String, Value>,
-    field: &str,
-    add: &[String],
-    remove: &[String],
-) {
-    if add.is_empty() && remove.is_empty() {
-        return;
-    }
-    let current = record.get(field).and_then(Value::as_array).into_iter().flatten();
-    let mut words: std::collections::BTreeSet<String> =
-        current.filter_map(Value::as_str).map(str::to_owned).collect();
-    words.extend(add.iter().cloned());
-    words.retain(|word| !remove.contains(word));
-    record.insert(field.into(), words.into_iter().collect());
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -343,17 +366,6 @@ mod tests {
             json!({ "d": null, "b": [2], "c": { "x": null, "y": 3 }, "p": null, "e": { "x": 1 } })
         );
         assert!(difference(&before, &before).is_empty());
-    }
-
-    #[test]
-    fn words_are_added_and_removed_in_order() {
-        let mut record = object(json!({ "roles": ["b", "a"] }));
-        change_words(&mut record, "roles", &[], &[]);
-        assert_eq!(record["roles"], json!(["b", "a"]));
-        change_words(&mut record, "roles", &["c".into(), "a".into()], &["b".into(), "z".into()]);
-        assert_eq!(record["roles"], json!(["a", "c"]));
-        change_words(&mut record, "new", &["x".into()], &[]);
-        assert_eq!(record["new"], json!(["x"]));
     }
 
     #[test]

@@ -47,6 +47,16 @@ pub struct Apply {
     /// Only check the file, and print the changes that would be made
     #[arg(long)]
     dry_run: bool,
+    /// With --dry-run: end with exit code 7 if something would be changed
+    #[arg(long, requires = "dry_run")]
+    exit_code: bool,
+    /// Keep fields of existing records that the file leaves out; tables are merged, lists replaced
+    #[arg(long, conflicts_with_all = ["prune", "clear"])]
+    patch: bool,
+    /// Clear fields of existing records that the file leaves out. Without this option and without
+    /// --patch, such a file is refused
+    #[arg(long)]
+    clear: bool,
     /// Delete users, keys, roles, applications and resources that are not in the file
     #[arg(long)]
     prune: bool,
@@ -120,16 +130,30 @@ impl Apply {
             let session = Session::new(client, output);
             let report = self.send(&session, text.clone(), true).await?;
             if self.dry_run {
-                return show(&report, &session);
+                return self.show(&report, &session);
             }
             let accounts = accounts::open(settings, NewStore::WithExistingPepper);
             let accounts = accounts.map_err(CliError::from)?;
             let client = connect::client_of_accounts(settings, accounts).await?;
             let session = Session::new(client, output);
-            return show(&self.send(&session, text, false).await?, &session);
+            return self.show(&self.send(&session, text, false).await?, &session);
         }
         let session = Session::new(connect::client(settings).await?, output);
-        show(&self.send(&session, text, self.dry_run).await?, &session)
+        self.show(&self.send(&session, text, self.dry_run).await?, &session)
+    }
+
+    /// Prints the changes. With `--exit-code`, changes are an error.
+    fn show(&self, report: &Value, session: &Session) -> anyhow::Result<()> {
+        show(report, session)?;
+        let count = report["changes"].as_array().map_or(0, Vec::len);
+        if !self.exit_code || count == 0 {
+            return Ok(());
+        }
+        let text = match count {
+            1 => "the file would change 1 record".to_owned(),
+            count => format!("the file would change {count} records"),
+        };
+        Err(CliError::new(Exit::Changes, text).into())
     }
 
     fn read(&self) -> Result<String, CliError> {
@@ -158,6 +182,8 @@ impl Apply {
         let query = [
             ("dry_run", flag(dry_run)),
             ("prune", flag(self.prune)),
+            ("patch", flag(self.patch)),
+            ("clear", flag(self.clear)),
             ("opens_guarded", flag(self.opens_guarded)),
         ];
         let target = with_query(&path(&["state"]), &query);
@@ -212,8 +238,29 @@ fn show(report: &Value, session: &Session) -> anyhow::Result<()> {
         ),
         _ => format!("{added} added, {changed} changed, {removed} removed.\n"),
     };
+    note_warnings(report, session);
     session.screen.note(&message);
     Ok(())
+}
+
+/// Prints the fields that the file clears because it leaves them out, and the advice of the API.
+fn note_warnings(report: &Value, session: &Session) {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let warn = |text: &str| session.screen.note(&format!("Warning: {}\n", printable(text)));
+    let changes = list(&report["changes"]);
+    let clearing: Vec<&Value> =
+        changes.iter().filter(|c| !list(&c["cleared"]).is_empty()).collect();
+    for change in &clearing {
+        let [kind, id, cleared] = ["kind", "id", "cleared"].map(|name| cell(&change[name]));
+        warn(&format!("{kind} {id}: the file leaves out {cleared}, which loses its value."));
+    }
+    if !clearing.is_empty() && report["dry_run"] == true {
+        let text = "To keep what the file leaves out, use --patch. To clear it, use --clear.\n";
+        session.screen.note(text);
+    }
+    for warning in list(&report["warnings"]) {
+        warn(&cell(&warning));
+    }
 }
 
 /// Formats a change, such as `~ resource r: enabled true → false`.

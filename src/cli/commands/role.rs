@@ -5,8 +5,11 @@ use serde_json::{Map, Value, json};
 
 use super::filter::policy::RoleFilter;
 use crate::cli::{
-    Session,
-    client::{paths::path, session::change_words},
+    CliError, Output, Session,
+    client::{
+        lists::{ListEdit, unchanged},
+        paths::path,
+    },
     terminal::{
         prompt::Confirmation,
         table::{Column, cell, cell_or},
@@ -68,12 +71,18 @@ pub struct Edit {
     /// The new label
     #[arg(long)]
     label: Option<String>,
-    /// Grant a permission; repeatable
-    #[arg(long = "grant", value_name = "PERMISSION")]
-    grants: Vec<String>,
-    /// Remove a permission; repeatable
-    #[arg(long = "revoke", value_name = "PERMISSION")]
-    revokes: Vec<String>,
+    /// Replace all permissions of the role with this one; repeatable
+    #[arg(long = "permission", value_name = "PERMISSION")]
+    permissions: Vec<String>,
+    /// Add a permission, and keep the others; repeatable
+    #[arg(long = "add-permission", visible_alias = "grant", value_name = "PERMISSION")]
+    add_permissions: Vec<String>,
+    /// Remove a permission, and keep the others; repeatable
+    #[arg(long = "remove-permission", visible_alias = "revoke", value_name = "PERMISSION")]
+    remove_permissions: Vec<String>,
+    /// Remove all permissions of the role
+    #[arg(long, conflicts_with_all = ["permissions", "add_permissions", "remove_permissions"])]
+    no_permissions: bool,
     /// The new position in lists
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     weight: Option<i64>,
@@ -87,8 +96,18 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
         Verb::List(filter) => {
             session.list(&filter.target(&path(&["roles"])), filter.options.limit, COLUMNS).await
         }
-        Verb::Show { id } => session.get(&target(&id)).await,
-        Verb::Edit(edit) => session.update(&target(&edit.id), |role| edit.change(role)).await,
+        Verb::Show { id } => {
+            let found = session.client.get(&target(&id)).await?.body;
+            match session.output {
+                Output::Json => session.show(&found),
+                Output::Table => session.show(&readable(&found)),
+            }
+        }
+        Verb::Edit(edit) => {
+            let change =
+                |role: &mut Map<String, Value>, notes: &mut Vec<String>| edit.change(role, notes);
+            session.edit(&target(&edit.id), change).await
+        }
         Verb::Delete { id, consent } => {
             session.remove(&target(&id), &format!("role {id}"), consent).await
         }
@@ -98,6 +117,17 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
 /// Returns the permissions. The role of an administrator has all.
 fn permissions(role: &Value) -> String {
     if role["is_admin"] == true { "all".into() } else { cell_or(&role["permissions"], "none") }
+}
+
+/// The record of a role for people: `-` could mean no permission as well as all.
+fn readable(role: &Value) -> Value {
+    let mut role = role.clone();
+    if role["is_admin"] == true {
+        role["permissions"] = "all".into();
+    } else if role["permissions"].as_array().is_some_and(Vec::is_empty) {
+        role["permissions"] = "none".into();
+    }
+    role
 }
 
 impl Add {
@@ -113,9 +143,24 @@ impl Add {
 }
 
 impl Edit {
-    fn change(&self, role: &mut Map<String, Value>) {
+    fn change(
+        &self,
+        role: &mut Map<String, Value>,
+        notes: &mut Vec<String>,
+    ) -> Result<(), CliError> {
         role.extend(self.label.clone().map(|label| ("label".into(), label.into())));
         role.extend(self.weight.map(|weight| ("weight".into(), weight.into())));
-        change_words(role, "permissions", &self.grants, &self.revokes);
+        if self.no_permissions {
+            role.insert("permissions".into(), json!([]));
+        }
+        let permissions = ListEdit {
+            option: "--permission",
+            set: &self.permissions,
+            add: &self.add_permissions,
+            remove: &self.remove_permissions,
+            unset: None,
+            spelling: unchanged,
+        };
+        permissions.put(role, "permissions", notes)
     }
 }

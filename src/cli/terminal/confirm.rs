@@ -23,6 +23,8 @@ pub struct Change {
     /// The fields that the request contained. Records do not show some of them, such as a password.
     /// An empty list means that no request was sent.
     pub sent: Vec<String>,
+    /// The advice of the API about the change.
+    pub warnings: Vec<String>,
 }
 
 /// The record that a line is about, such as `the role editor`.
@@ -53,7 +55,7 @@ pub fn created(kind: &str, record: &Value) -> String {
 
 /// Confirms a change. `keys` is the number of keys of a user who was blocked or unblocked.
 pub fn changed(kind: &str, change: &Change, keys: Option<usize>) -> String {
-    let Change { before, after, sent } = change;
+    let Change { before, after, sent, .. } = change;
     let subject = subject(kind, after);
     let switched = |name: &str| before[name] != after[name];
     let count = match keys {

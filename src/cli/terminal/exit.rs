@@ -22,7 +22,8 @@ Exit codes:
   3  no such record
   4  refused: the record or the script is invalid, the record is in use, or another client changed it
   5  the server or the store cannot be reached
-  6  key scan found keys";
+  6  key scan found keys
+  7  apply --dry-run --exit-code: the file would change something";
 
 /// An exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub enum Exit {
     Unreachable = 5,
     /// `key scan` found keys.
     Found = 6,
+    /// `apply --dry-run --exit-code` found differences.
+    Changes = 7,
 }
 
 impl From<Exit> for ExitCode {
@@ -70,6 +73,7 @@ impl CliError {
             Exit::Refused => ("refused", "Refused"),
             Exit::Unreachable => ("unreachable", "Cannot be reached"),
             Exit::Found => ("found", "Keys were found"),
+            Exit::Changes => ("changes", "Something would change"),
         };
         let kind = format!("urn:keyward:problem:{kind}");
         let problem = json!({ "type": kind, "title": title, "detail": detail.into() });
@@ -204,7 +208,7 @@ mod tests {
             assert_eq!(CliError::from_response(status, json!({})).exit, exit, "{status}");
         }
         assert_eq!(
-            [0, 1, 2, 3, 4, 5, 6],
+            [0, 1, 2, 3, 4, 5, 6, 7],
             [
                 Exit::Done as u8,
                 Exit::Failed as u8,
@@ -212,7 +216,8 @@ mod tests {
                 Exit::NotFound as u8,
                 Exit::Refused as u8,
                 Exit::Unreachable as u8,
-                Exit::Found as u8
+                Exit::Found as u8,
+                Exit::Changes as u8
             ]
         );
     }

@@ -110,7 +110,7 @@ fn prompt_password() -> Result<Secret, CliError> {
 }
 
 /// The confirmation of an operation that cannot be undone.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Confirmation {
     /// Do not ask for confirmation
     #[arg(long, short)]

@@ -68,6 +68,11 @@ fn valid_command_lines_are_accepted() {
         "app enable x",
         "resource add x --handler respond --path /x --host h --method GET --format json --authentication * \
          --permission GET=p --status 204 --content-type text/plain --body hello",
+        "resource edit x --permission GET=p --no-permission PUT --add-method PUT --remove-format any",
+        "key edit 00000000 --expires 2026-12-31 --add-scope p --remove-network 10.0.0.0/8",
+        "key delete 00000000 00000001 --yes",
+        "key purge --ended-before 90d --dry-run",
+        "apply s.toml --dry-run --exit-code --patch",
         "resource add --file r.json",
         "resource add x --file -",
         "resource edit x --file r.json",
@@ -115,6 +120,12 @@ fn invalid_command_lines_are_rejected() {
         ("resource add x --file f --path /x", ErrorKind::ArgumentConflict),
         ("resource add x --file f --rate-limit 1/1m", ErrorKind::ArgumentConflict),
         ("resource edit x --rate-limit 1/1m --no-rate-limit", ErrorKind::ArgumentConflict),
+        ("resource edit x --file f --add-method GET", ErrorKind::ArgumentConflict),
+        ("resource add x --add-method GET", ErrorKind::UnknownArgument),
+        ("key edit 00000000 --add-scope p --no-scopes", ErrorKind::ArgumentConflict),
+        ("key purge", ErrorKind::MissingRequiredArgument),
+        ("apply s.toml --patch --clear", ErrorKind::ArgumentConflict),
+        ("apply s.toml --exit-code", ErrorKind::MissingRequiredArgument),
         ("key edit 00000000 --credits 1/day --no-credits", ErrorKind::ArgumentConflict),
         ("app edit x --rate-limit 0/1m", ErrorKind::ValueValidation),
         ("user add bob --credits 0/day", ErrorKind::ValueValidation),
@@ -156,7 +167,7 @@ fn no_argument_takes_a_secret() {
 #[test]
 fn help_lists_the_exit_codes() {
     let help = Cli::command().render_help().to_string();
-    for code in 0..=5 {
+    for code in 0..=7 {
         assert!(help.contains(&format!("\n  {code}  ")), "{code}: {help}");
     }
 }

@@ -164,8 +164,8 @@ async fn key_revoke_reports_each_key() {
 async fn role_edit_adds_and_removes_permissions() {
     let fake = Fake::with(&[("roles/r", json!({ "id": "r", "permissions": ["b", "c"] }))]);
     let args = ["role", "edit", "r", "--grant", "a", "--revoke", "c", "--label", "R"];
-    assert_eq!(run_json(&fake, &args).await["permissions"], json!(["a", "b"]));
-    assert_eq!(fake.requests("PATCH")[0].1, json!({ "permissions": ["a", "b"], "label": "R" }));
+    assert_eq!(run_json(&fake, &args).await["permissions"], json!(["b", "a"]));
+    assert_eq!(fake.requests("PATCH")[0].1, json!({ "permissions": ["b", "a"], "label": "R" }));
     run_json(&fake, &["role", "add", "x", "--label", "X", "--permission", "p"]).await;
     let expected = json!({ "id": "x", "label": "X", "permissions": ["p"], "is_admin": false });
     assert_eq!(fake.requests("POST")[0].1, expected);

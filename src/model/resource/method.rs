@@ -106,12 +106,11 @@ impl Resource {
         if let Rules::Resource { permissions, .. } = &self.rules {
             let listed = names.clone();
             for method in permissions.keys().map(String::as_str) {
-                let is_usual = known_method(method) == Some(method);
-                if !is_usual && !listed.contains(method) && self.handler.fixed_paths().is_none() {
+                if !listed.contains(method) {
                     found.push(Violation::new(
-                        "permissions",
+                        format!("permissions.{method}"),
                         format!("The resource does not have the method {method:?}."),
-                        "Name one of the resource's methods.",
+                        "Name one of the resource's methods, or add the method.",
                     ));
                 } else {
                     names.insert(method);
@@ -191,7 +190,12 @@ mod tests {
         };
         let good = ["OPTIONS", "PROPFIND", "QUERY", "M-SEARCH", "any", "HEAD", "propfind"];
         assert!(problems(&good, &[("any", "p")], Handler::Decide).is_empty());
-        assert!(problems(&["GET"], &[("PUT", "p")], Handler::Decide).is_empty());
+        assert!(problems(&["any"], &[("PUT", "p")], Handler::Decide).is_empty());
+        for handler in [Handler::Decide, Handler::Proxy, Handler::Respond, Handler::EntityUser] {
+            for method in ["PUT", "DELETE", "HEAD", "any", "GTE"] {
+                assert_eq!(problems(&["GET"], &[(method, "p")], handler.clone()).len(), 1);
+            }
+        }
         for bad in ["", "A B", "A,B", "É", "get", "Patch", "TRACE", "CONNECT"] {
             assert_eq!(problems(&[bad], &[], Handler::Proxy).len(), 1, "{bad}");
         }

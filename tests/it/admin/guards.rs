@@ -268,6 +268,6 @@ fn a_scoped_key_cannot_raise_its_rights_through_users_and_roles() {
     assert_eq!(response.status, 200, "{}", response.body);
     // With an unscoped key, the user may make all of the changes that were rejected above.
     let unscoped = server.generate_key("mo", &[]);
-    let body = json!({ "roles": ["few", "all"], "password": "x" });
+    let body = json!({ "roles": ["few", "all"], "password": "a new password" });
     assert_eq!(send(&server, &unscoped, "PATCH", &admin_target, Some(body)).status, 200);
 }

@@ -73,7 +73,7 @@ fn an_invalid_user_is_rejected_with_all_its_errors() {
         &server,
         list,
         json!({ "name": "x", "password": "" }),
-        &[("password", "A password has 1 to 1,024 bytes.")],
+        &[("password", "A password has at least 8 characters.")],
     );
     let changed = server
         .admin_api("PATCH", "/api/v1/users/1")

@@ -61,7 +61,7 @@ fn apply_prints_changes_or_json() {
     let expected = "~ user bob: active true → false, roles [\"role-of-bob\"] → []\n+ user anna\n= 1 unchanged\n";
     let mut lines: Vec<&str> = expected.lines().collect();
     lines.sort_unstable();
-    for args in [&["apply", "state.toml", "--dry-run"][..], &["apply", "state.toml"]] {
+    for args in [&["apply", "state.toml", "--dry-run"][..], &["apply", "state.toml", "--clear"]] {
         let output = site.run(args);
         let printed = String::from_utf8(output.stdout.clone()).unwrap();
         let mut found: Vec<&str> = printed.lines().collect();

@@ -78,7 +78,7 @@ fn keys_of_deleted_users_are_found_in_the_trail() {
     let server = Server::new();
     server.add_user("builder", &[]);
     let own = server.generate_key("builder", &[]);
-    let bulk = server.site.run(&["key", "generate", "--all", "--label", "bulk"]);
+    let bulk = server.site.run(&["key", "generate", "--all", "--yes", "--label", "bulk"]);
     let bulk = text(&bulk.stdout);
     let bulk = bulk.lines().find(|line| line.contains(",builder,")).unwrap();
     let bulk = bulk.rsplit(',').next().unwrap().to_owned();

@@ -64,7 +64,7 @@ fn apply_and_import(site: &Site) {
     assert_operator(site, &entries[1], "key import");
     assert!(!entries[1].to_string().contains("old-carla-key"));
 
-    assert!(site.run(&["key", "generate", "--all", "--label", "all"]).status.success());
+    assert!(site.run(&["key", "generate", "--all", "--yes", "--label", "all"]).status.success());
     let entries = newest(site, 2);
     assert_eq!(
         (&entries[0]["action"], &entries[1]["action"]),

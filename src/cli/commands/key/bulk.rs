@@ -7,7 +7,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read as _, Seek as _, SeekFrom, Write},
+    io::{self, IsTerminal as _, Read as _, Seek as _, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -17,7 +17,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    cli::{CliError, Exit, Output, Session, client::paths::path, terminal::progress},
+    cli::{
+        CliError, Exit, Output, Session,
+        client::paths::path,
+        terminal::{progress, prompt::Confirmation},
+    },
     model::Entropy,
 };
 
@@ -37,6 +41,9 @@ pub struct Bulk {
     /// With --all: csv or jsonl [default: by the file's name, else csv]
     #[arg(long, value_name = "FORM", conflicts_with_all = ["user", "uid"], value_enum, hide_possible_values = true)]
     format: Option<Format>,
+    /// With --all: create another key also for users who have keys, without asking
+    #[arg(long, short, conflicts_with_all = ["user", "uid"])]
+    yes: bool,
 }
 
 /// The format of the file.
@@ -59,6 +66,7 @@ struct Run {
 impl Bulk {
     /// Creates the keys. `record` contains the fields that all new keys have.
     pub async fn run(self, record: Map<String, Value>, session: &Session) -> anyhow::Result<()> {
+        self.ask()?;
         let format = self.format();
         let mut asked = record;
         asked.insert("missing_only".into(), self.missing_only.into());
@@ -78,6 +86,22 @@ impl Bulk {
                 report(&counts, None, session)
             }
         }
+    }
+
+    /// Asks before users who have keys get another one.
+    fn ask(&self) -> Result<(), CliError> {
+        if self.missing_only || self.yes {
+            return Ok(());
+        }
+        if !io::stdin().is_terminal() {
+            let text = "--all creates another key for every user, also for administrators and for \
+                        users who have keys. Add --missing-only for users without a key, or --yes \
+                        to confirm";
+            return Err(CliError::new(Exit::Usage, text));
+        }
+        Confirmation::default().ask(
+            "Create another key for every user, also for administrators and for users who have keys?",
+        )
     }
 
     fn format(&self) -> Format {

@@ -54,7 +54,11 @@ pub fn lost(key: &Value) -> Option<String> {
     match key["state"].as_str() {
         Some("deleted") => {
             let owner = owner(key);
+            let is_alone = key["deleted_alone"] == true;
             let when = match key["deleted"].as_str() {
+                Some(_) if is_alone => {
+                    format!(", and its record was deleted at {}", cell(&key["deleted"]))
+                }
                 Some(_) => format!(", who was deleted at {}", cell(&key["deleted"])),
                 None => String::new(),
             };

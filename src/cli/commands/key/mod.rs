@@ -1,8 +1,10 @@
 //! `keyward key`: creates, lists, changes, rotates and revokes API keys.
 
 pub(super) mod bulk;
+mod edit;
 mod find;
 pub(in crate::cli) mod import;
+mod remove;
 mod revoke;
 pub(super) mod scan;
 
@@ -11,8 +13,15 @@ use serde_json::{Map, Value, json};
 
 use super::{
     filter::keys::KeyFilter,
-    key::{bulk::Bulk, import::Import, revoke::Revoke, scan::Scan},
-    limit::{Budget, NoBudget, NoRate, Rate},
+    key::{
+        bulk::Bulk,
+        edit::Edit,
+        import::Import,
+        remove::{Delete, Purge},
+        revoke::Revoke,
+        scan::Scan,
+    },
+    limit::{Budget, Rate},
     user::{self, Who},
 };
 use crate::{
@@ -57,12 +66,17 @@ pub enum Verb {
         /// a key, a credential, a header field or a command line of curl
         id: String,
     },
-    /// Change a key's label or limits; fields that are not given stay unchanged
+    /// Change a key's label, limits, end, scopes or networks; fields that are not given stay
+    /// unchanged. An option of a list replaces the list, --add-… and --remove-… change one element
     Edit(Edit),
     /// Replace a key: the new key is shown only once, and both keys are accepted for a while
     Rotate(Rotate),
     /// Revoke keys immediately and permanently
     Revoke(Revoke),
+    /// Delete the records of keys that were revoked, rotated or have expired
+    Delete(Delete),
+    /// Delete the records of all keys that ended before a time
+    Purge(Purge),
     /// Import the keys of another system; either all keys of the file are imported or none
     Import(Import),
     /// Search files for keys, without a server; the exit code is 6 if keys are found
@@ -88,8 +102,8 @@ pub struct Generate {
     /// Restrict the key to this permission; repeatable [default: all permissions of the user]
     #[arg(long = "scope", value_name = "PERMISSION")]
     scopes: Vec<String>,
-    /// The expiry: a time span such as 90d, 12h or 30m, a time such as 2027-01-01T00:00:00Z, or
-    /// never [default: never]
+    /// The expiry: a time span such as 90d, 12h or 30m, a time such as 2027-01-01T00:00:00Z, a day
+    /// such as 2026-12-31 (to its end in UTC), or never [default: never]
     #[arg(long, value_name = "WHEN", value_parser = Expires::parse)]
     expires: Option<Expires>,
     /// A network from which the key is accepted, such as 10.0.0.0/8; repeatable [default: any]
@@ -102,23 +116,6 @@ pub struct Generate {
 }
 
 #[derive(Debug, Args)]
-pub struct Edit {
-    /// The key's id, or - to read the key's text from standard input
-    id: String,
-    /// A label for people
-    #[arg(long)]
-    label: Option<String>,
-    #[command(flatten)]
-    rate: Rate,
-    #[command(flatten)]
-    no_rate: NoRate,
-    #[command(flatten)]
-    budget: Budget,
-    #[command(flatten)]
-    no_budget: NoBudget,
-}
-
-#[derive(Debug, Args)]
 pub struct Rotate {
     /// The key's id, or - to read the key's text from standard input
     id: String,
@@ -126,8 +123,9 @@ pub struct Rotate {
     /// once [default: 24h, but at most the old key's remaining lifetime]
     #[arg(long, value_name = "SPAN", value_parser = overlap)]
     overlap: Option<i64>,
-    /// The expiry of the new key: a time span such as 90d, a time such as 2027-01-01T00:00:00Z, or
-    /// never [default: the same lifetime as the old key]
+    /// The expiry of the new key: a time span such as 90d, a time such as 2027-01-01T00:00:00Z, a
+    /// day such as 2026-12-31 (to its end in UTC), or never [default: the same lifetime as the old
+    /// key]
     #[arg(long, value_name = "WHEN", value_parser = Expires::parse)]
     expires: Option<Expires>,
 }
@@ -175,6 +173,8 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
         Verb::Edit(edit) => edit.run(session).await,
         Verb::Rotate(rotate) => rotate.run(session).await,
         Verb::Revoke(revoke) => revoke.run(session).await,
+        Verb::Delete(delete) => delete.run(session).await,
+        Verb::Purge(purge) => purge.run(session).await,
         Verb::Import(import) => import.run(session).await,
         Verb::Scan(scan) => scan.run(session.output),
     }
@@ -191,7 +191,9 @@ impl Generate {
         }
         let target = keys_of(&who, session).await?;
         let created = session.client.post(&target, &Value::Object(self.record())).await?.body;
-        show_once(&created, session)
+        show_once(&created, session)?;
+        note_end_of_day(self.expires, session);
+        Ok(())
     }
 
     fn record(&self) -> Map<String, Value> {
@@ -219,20 +221,6 @@ impl Generate {
     }
 }
 
-impl Edit {
-    async fn run(self, session: &Session) -> anyhow::Result<()> {
-        let target = path(&["keys", &key_id(&self.id, session).await?]);
-        let change = |key: &mut Map<String, Value>| {
-            key.extend(self.label.clone().map(|label| ("label".into(), label.into())));
-            self.rate.put(key);
-            self.no_rate.put(key);
-            self.budget.put(key);
-            self.no_budget.put(key);
-        };
-        session.update(&target, change).await
-    }
-}
-
 impl Rotate {
     async fn run(self, session: &Session) -> anyhow::Result<()> {
         let mut body = Map::new();
@@ -244,7 +232,9 @@ impl Rotate {
         }
         let target = path(&["keys", &key_id(&self.id, session).await?, "rotate"]);
         let created = session.client.post(&target, &Value::Object(body)).await?.body;
-        show_once(&created, session)
+        show_once(&created, session)?;
+        note_end_of_day(self.expires, session);
+        Ok(())
     }
 }
 
@@ -264,6 +254,15 @@ fn show_once(created: &Value, session: &Session) -> anyhow::Result<()> {
     }
     session.screen.note("\nThis is the key. It is not shown again:\n");
     Ok(session.screen.print(&format!("{}\n", text.as_str().unwrap_or_default()))?)
+}
+
+/// Says what a day means as an expiry.
+fn note_end_of_day(expires: Option<Expires>, session: &Session) {
+    if let (Some(Expires::EndOfDay(end)), Output::Table) = (expires, session.output) {
+        session.screen.note(&format!(
+            "The key is accepted to the end of that day in UTC: it is refused from {end}.\n"
+        ));
+    }
 }
 
 fn overlap(text: &str) -> Result<i64, String> {
@@ -322,9 +321,10 @@ fn scopes(key: &Value) -> String {
     if key["scopes"].is_null() { "all".into() } else { cell_or(&key["scopes"], "none") }
 }
 
-/// Returns the time at which the key ends: its expiry, or the end of the overlap after a rotation.
+/// Returns the time at which the key ends: its expiry, its revocation, or the end of the overlap
+/// after a rotation.
 fn end(key: &Value) -> String {
-    let times = [&key["expires"], &key["rotated"]["until"]];
+    let times = [&key["ends"], &key["expires"], &key["rotated"]["until"]];
     // Times of the API have one form, so their order is that of their texts.
     let first = times.into_iter().filter_map(Value::as_str).min();
     first.map_or_else(|| "never".to_owned(), str::to_owned)

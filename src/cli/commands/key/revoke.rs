@@ -11,7 +11,7 @@ use crate::{
         commands::user::{self, Who},
         terminal::table::cell,
     },
-    model::{Clock, Timestamp},
+    model::{Clock, Timestamp, parse_day, start_of},
 };
 
 /// The number of keys in one request of a search.
@@ -57,8 +57,12 @@ fn created_before(text: &str) -> Result<CreatedBefore, String> {
     if let Some(seconds) = crate::model::parse_span(text) {
         return Ok(CreatedBefore::Ago(seconds));
     }
-    let time = Timestamp::parse(text).map(CreatedBefore::Time);
-    time.ok_or_else(|| "use a time such as 2027-01-01T00:00:00Z, or a span such as 90d".to_owned())
+    let day = || parse_day(text).and_then(start_of);
+    let time = Timestamp::parse(text).or_else(day).map(CreatedBefore::Time);
+    time.ok_or_else(|| {
+        "use a time such as 2027-01-01T00:00:00Z, a day such as 2026-12-31, or a span such as 90d"
+            .to_owned()
+    })
 }
 
 impl Filter {

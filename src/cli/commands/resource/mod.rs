@@ -3,6 +3,7 @@
 mod applications;
 mod body;
 mod cors;
+mod elements;
 mod forwarded;
 mod paths;
 mod proxy;
@@ -17,6 +18,9 @@ use self::{
     applications::Applications,
     body::BodyOptions,
     cors::CorsOptions,
+    elements::{
+        Elements, drop_permissions_of_removed_methods, put_permissions, refuse_shared_rules,
+    },
     paths::{OpensGuarded, PathFields},
     proxy::ProxyOptions,
 };
@@ -26,7 +30,7 @@ use super::{
     limit::{NoRate, Rate},
 };
 use crate::cli::{
-    CliError, Exit, Session,
+    CliError, Exit, Output, Session,
     client::paths::path,
     terminal::{
         prompt::Confirmation,
@@ -56,7 +60,9 @@ pub enum Verb {
         /// The resource's id
         id: String,
     },
-    /// Change a resource; fields that are not given stay unchanged
+    /// Change a resource; fields that are not given stay unchanged. An option of a list replaces
+    /// the list, --add-… and --remove-… change one element, and --permission replaces the
+    /// permissions of the method that it names
     Edit(Box<Edit>),
     /// Enable a resource
     Enable {
@@ -101,6 +107,8 @@ pub struct Edit {
     id: String,
     #[command(flatten)]
     source: Source,
+    #[command(flatten)]
+    elements: Elements,
 }
 
 /// The source of a record: a file with the whole record, or options with single fields.
@@ -151,7 +159,8 @@ pub struct Fields {
     /// An application's id, * for all applications, or anonymous; repeatable
     #[arg(long = "authentication", value_name = "ID")]
     authentication: Vec<String>,
-    /// A permission that the methods require; repeatable
+    /// A permission that the method requires; repeatable. The permissions of other methods stay
+    /// unchanged
     #[arg(long = "permission", value_name = "METHOD=PERMISSION", value_parser = permission)]
     permissions: Vec<(String, String)>,
     /// For the handler proxy: an upstream, such as http://127.0.0.1:9000; repeatable
@@ -199,7 +208,14 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
             let target = filter.target(&path(&["resources"]));
             session.list(&target, filter.options.limit, COLUMNS).await
         }
-        Verb::Show { id } => session.get(&target(&id)).await,
+        Verb::Show { id } => {
+            let mut found = session.client.get(&target(&id)).await?.body;
+            let has_no_permission = found["permissions"].as_object().is_some_and(Map::is_empty);
+            if session.output == Output::Table && has_no_permission {
+                found["permissions"] = "none".into();
+            }
+            session.show(&found)
+        }
         Verb::Edit(edit) => {
             let target = edit.source.guards.target(&target(&edit.id));
             edit.run(&target, session).await
@@ -237,7 +253,7 @@ impl Add {
             enable(&mut record, false);
         }
         let texts = self.source.fields.texts()?;
-        self.source.put(&texts, &mut record);
+        self.source.put(&texts, &mut record)?;
         Ok(record)
     }
 }
@@ -251,13 +267,22 @@ impl Edit {
             return session.update(target, |found| found.clone_from(&record)).await;
         }
         let texts = self.source.fields.texts()?;
-        session.update(target, |found| self.source.put(&texts, found)).await
+        let change = |found: &mut Map<String, Value>, notes: &mut Vec<String>| {
+            let methods = found.get("methods").cloned().unwrap_or_default();
+            refuse_shared_rules(found, self.source.fields.has_shared_rules())?;
+            self.source.put(&texts, found)?;
+            self.elements.put(found, notes)?;
+            drop_permissions_of_removed_methods(found, &methods, notes);
+            Ok(())
+        };
+        session.edit(target, change).await
     }
 }
 
 impl Source {
-    fn put(&self, texts: &Texts, record: &mut Map<String, Value>) {
+    fn put(&self, texts: &Texts, record: &mut Map<String, Value>) -> Result<(), CliError> {
         self.fields.put(texts, record);
+        put_permissions(record, &self.fields.permissions)?;
         self.applications.put(record);
         self.forwarded.put(record);
         let mut proxy = Map::new();
@@ -268,6 +293,7 @@ impl Source {
         self.rate.put(record);
         self.no_rate.put(record);
         self.cors.put(record);
+        Ok(())
     }
 }
 
@@ -295,9 +321,6 @@ impl Fields {
                 record.insert(name.into(), json!(words));
             }
         }
-        if !self.permissions.is_empty() {
-            record.insert("permissions".into(), self.permissions());
-        }
         let mut response = Map::new();
         response.extend(self.status.map(|status| ("status".into(), status.into())));
         response.extend(self.content_type.clone().map(|text| ("content_type".into(), text.into())));
@@ -313,12 +336,10 @@ impl Fields {
         add_to(record, "proxy", proxy);
     }
 
-    fn permissions(&self) -> Value {
-        let mut by_method = std::collections::BTreeMap::<&str, Vec<&str>>::new();
-        for (method, permission) in &self.permissions {
-            by_method.entry(method).or_default().push(permission);
-        }
-        json!(by_method)
+    /// Whether the options give rules that all methods share.
+    fn has_shared_rules(&self) -> bool {
+        let lists = [&self.methods, &self.formats, &self.authentication];
+        lists.into_iter().any(|list| !list.is_empty())
     }
 }
 

@@ -1,5 +1,6 @@
 //! `keyward user`: creates, lists, changes, blocks and deletes users.
 
+mod attributes;
 pub(in crate::cli) mod htpasswd;
 
 use clap::{Args, Subcommand};
@@ -8,14 +9,17 @@ use serde_json::{Map, Value, json};
 use super::{
     filter::users::UserFilter,
     limit::{Budget, NoBudget, NoRate, Rate},
-    user::htpasswd::Import,
+    user::{
+        attributes::{RemoveAttributes, SetAttributes},
+        htpasswd::Import,
+    },
 };
 use crate::{
     cli::{
         CliError, Exit, Session,
         client::{
+            lists::{ListEdit, unchanged},
             paths::{path, with_query},
-            session::change_words,
         },
         terminal::{
             prompt::{Confirmation, NewPassword},
@@ -87,6 +91,8 @@ pub struct Add {
     #[arg(long, value_name = "ZONE")]
     timezone: Option<String>,
     #[command(flatten)]
+    attributes: SetAttributes,
+    #[command(flatten)]
     rate: Rate,
     #[command(flatten)]
     budget: Budget,
@@ -110,15 +116,25 @@ pub struct Edit {
     /// Remove the mail address
     #[arg(long)]
     no_mail: bool,
-    /// Add a role; repeatable
+    /// Replace all roles of the user with this one; repeatable
+    #[arg(long = "role", value_name = "ID")]
+    roles: Vec<String>,
+    /// Add a role, and keep the others; repeatable
     #[arg(long = "add-role", value_name = "ID")]
     add_roles: Vec<String>,
-    /// Remove a role; repeatable
+    /// Remove a role, and keep the others; repeatable
     #[arg(long = "remove-role", value_name = "ID")]
     remove_roles: Vec<String>,
     /// The new time zone
-    #[arg(long, value_name = "ZONE")]
+    #[arg(long, value_name = "ZONE", conflicts_with = "no_timezone")]
     timezone: Option<String>,
+    /// Remove the time zone
+    #[arg(long)]
+    no_timezone: bool,
+    #[command(flatten)]
+    attributes: SetAttributes,
+    #[command(flatten)]
+    no_attributes: RemoveAttributes,
     #[command(flatten)]
     rate: Rate,
     #[command(flatten)]
@@ -173,6 +189,7 @@ impl Add {
         let texts = [("mail", self.mail), ("timezone", self.timezone)];
         let texts = texts.into_iter().filter_map(|(name, text)| Some((name.into(), text?.into())));
         record.extend(texts);
+        self.attributes.put(&mut record);
         self.rate.put(&mut record);
         self.budget.put(&mut record);
         if let Some(password) = self.password.read()? {
@@ -186,7 +203,15 @@ impl Edit {
     async fn run(self, session: &Session) -> anyhow::Result<()> {
         let target = target(&self.who, session).await?;
         let password = self.password.read()?;
-        let change = |user: &mut Map<String, Value>| {
+        let roles = ListEdit {
+            option: "--role",
+            set: &self.roles,
+            add: &self.add_roles,
+            remove: &self.remove_roles,
+            unset: None,
+            spelling: unchanged,
+        };
+        let change = |user: &mut Map<String, Value>, notes: &mut Vec<String>| {
             let texts = [("name", &self.name), ("mail", &self.mail), ("timezone", &self.timezone)];
             for (name, text) in
                 texts.into_iter().filter_map(|(name, text)| Some((name, text.clone()?)))
@@ -200,15 +225,20 @@ impl Edit {
             self.no_rate.put(user);
             self.budget.put(user);
             self.no_budget.put(user);
-            change_words(user, "roles", &self.add_roles, &self.remove_roles);
+            if self.no_timezone {
+                user.insert("timezone".into(), Value::Null);
+            }
+            self.attributes.put(user);
+            self.no_attributes.put(user, notes);
             if let Some(password) = &password {
                 user.insert("password".into(), password.expose().into());
             }
             if self.no_password {
                 user.insert("password".into(), Value::Null);
             }
+            roles.put(user, "roles", notes)
         };
-        session.update(&target, change).await
+        session.edit(&target, change).await
     }
 }
 
