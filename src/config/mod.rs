@@ -9,6 +9,7 @@ mod env;
 mod error;
 pub mod file;
 mod log;
+mod paths;
 mod settings;
 mod show;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use draft::Draft;
 pub use env::environment;
 pub use error::{ConfigError, Place, Problem};
 pub use file::File;
+pub use paths::Origin;
 pub use settings::{
     Engine, ListenAddress, LogSettings, ProxyProtocol, Runtime, ScriptSettings, ServerSettings,
     Settings, VerifySettings,
@@ -43,6 +45,8 @@ pub struct Loaded {
     pub source: Option<PathBuf>,
     /// The names of the environment variables that overrode a key, sorted.
     pub overrides: Vec<String>,
+    /// The names of environment variables that begin with `KEYWARD_` and have no effect, sorted.
+    pub unknown: Vec<String>,
     /// The raw configuration, with the overrides applied.
     pub file: File,
 }
@@ -75,8 +79,11 @@ fn load_among(
         draft.read(path, &text_of(path)?)?;
     }
     let overrides = env::apply(&mut draft, &variables);
+    let unknown = env::unknown_names(&mut draft, &variables);
     let file = draft.file();
-    let settings = settings::resolve(&file, |keys, message, fix| {
+    let origin = Origin::new(source, &file);
+    let anchored = origin.anchor(file.clone());
+    let settings = settings::resolve(&anchored, |keys, message, fix| {
         let (place, key) = draft.blame(keys);
         // Report only the first problem of each value.
         if !draft.found.iter().any(|known| known.place == place && known.key == key) {
@@ -85,10 +92,19 @@ fn load_among(
     });
     draft.found.sort();
     if draft.found.is_empty() {
-        Ok(Loaded { settings, source: source.map(Path::to_owned), overrides, file })
+        let settings = Settings { origin, ..settings };
+        Ok(Loaded { settings, source: source.map(Path::to_owned), overrides, unknown, file })
     } else {
         Err(ConfigError::Invalid(draft.found))
     }
+}
+
+/// The warning about environment variables that have no effect. `None` means that there are none.
+pub fn unknown_variables(loaded: &Loaded) -> Option<String> {
+    let names = loaded.unknown.join(", ");
+    (!names.is_empty()).then(|| {
+        format!("environment variables without effect: {names}. A key has KEYWARD_SECTION__KEY")
+    })
 }
 
 fn find<'a>(

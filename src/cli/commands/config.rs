@@ -23,6 +23,9 @@ pub enum Verb {
 pub fn run(verb: Verb, loaded: &Loaded, output: Output) -> anyhow::Result<()> {
     if matches!(verb, Verb::Check) {
         tls::load(&loaded.settings)?;
+        if let Some(warning) = config::unknown_variables(loaded) {
+            screen::note(&format!("warning: {warning}\n"));
+        }
     }
     let text = match (verb, output) {
         (Verb::Check, Output::Table) => match &loaded.source {

@@ -25,7 +25,10 @@ pub use scripts::ScriptSettings;
 use tracing_subscriber::EnvFilter;
 pub use verify::VerifySettings;
 
-use super::file::{self, File};
+use super::{
+    file::{self, File},
+    paths::Origin,
+};
 use crate::{
     accounts::BackupSchedule,
     handlers::IdentityFields,
@@ -61,6 +64,8 @@ pub struct Settings {
     pub events: EventSettings,
     /// The log.
     pub log: LogSettings,
+    /// The places that the paths come from.
+    pub origin: Origin,
 }
 
 /// The public listener.
@@ -206,6 +211,7 @@ pub(super) fn resolve(file: &File, report: impl FnMut(&[&str], String, String)) 
         audit: check.audit(&file.audit),
         events: check.events(&file.events, &file.webhooks),
         log: check.log(&file.log),
+        origin: Origin::default(),
     };
     check.together(&settings);
     settings
@@ -353,7 +359,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             self.broken(
                 key,
                 "The value is not the path of a Unix socket.",
-                format!("Use unix: and an absolute path of at most {MAX_SOCKET_PATH} bytes, such as unix:/run/keyward/admin.sock."),
+                format!("Use unix: and a path that has at most {MAX_SOCKET_PATH} bytes with its folder, such as unix:/run/keyward/admin.sock."),
             );
         }
         path.into()

@@ -1,6 +1,7 @@
 //! Tests of the configuration.
 
 mod faces;
+mod paths;
 mod refused;
 
 use std::collections::BTreeMap;
@@ -221,11 +222,12 @@ fn defaults_are_resolved() {
     assert_eq!(settings.server.shutdown.as_secs(), 10);
     assert_eq!(settings.admin.listen, ListenAddress::Tcp("127.0.0.1:8081".parse().unwrap()));
     assert_eq!(settings.store.engine, Engine::Sled);
-    assert_eq!(settings.store.path, Path::new("data/keyward"));
-    assert_eq!(settings.store.pepper_file, Path::new("data/keyward.pepper"));
-    assert_eq!(settings.store.control_file, Path::new("data/keyward.control"));
+    let at = |name| std::path::absolute(name).unwrap();
+    assert_eq!(settings.store.path, at("data/keyward"));
+    assert_eq!(settings.store.pepper_file, at("data/keyward.pepper"));
+    assert_eq!(settings.store.control_file, at("data/keyward.control"));
     assert_eq!(settings.store.cache_mib, 32);
-    assert_eq!(settings.scripts.dir, Path::new("scripts"));
+    assert_eq!(settings.scripts.dir, at("scripts"));
     assert_eq!(settings.limits.password_checks, cores);
     assert_eq!((settings.limits.header_bytes, settings.limits.headers), (16_384, 100));
     assert_eq!((settings.limits.body_bytes, settings.limits.credential_bytes), (1_048_576, 4096));
@@ -302,13 +304,9 @@ fn unknown_variable_is_refused_with_the_nearest_known_one() {
 
 #[test]
 fn unrelated_variables_are_ignored() {
-    let variables = [
-        ("KEYWARD_PORT", "tcp://10.0.0.1:8080"),
-        ("KEYWARD_LISTEN", "x"),
-        ("PATH", "/bin"),
-        ("OTHER_SERVER__LISTEN", "x"),
-    ];
-    let loaded = load_text("", &variables).unwrap();
+    let variables =
+        [("KEYWARD_PORT", "tcp://10.0.0.1:8080"), ("PATH", "/bin"), ("OTHER_SERVER__LISTEN", "x")];
+    let loaded = load_among(None, env(&variables), &[]).unwrap();
     assert_eq!(loaded.settings, defaults().settings);
     assert_eq!(loaded.overrides, Vec::<String>::new());
 }
