@@ -33,7 +33,7 @@ pub struct Cli {
     /// The configuration file [default: $KEYWARD_CONFIG, ./config.toml, /etc/keyward/config.toml]
     #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL_OPTIONS)]
     config: Option<PathBuf>,
-    /// The output format: table for people, json for programs; key scan also has sarif, for code hosts
+    /// The output format: table for people, json for programs, sarif for code hosts (key scan)
     #[arg(
         long, global = true, value_name = "FORMAT", help_heading = GLOBAL_OPTIONS,
         value_enum, default_value_t = Format::Table, hide_possible_values = true

@@ -2,8 +2,8 @@
 //! and the key.
 //!
 //! A variable that looks like a key and names none is an error: otherwise a misspelled limit would
-//! silently have no effect. Variables that an orchestrator sets for a service named keyward, such as
-//! `KEYWARD_PORT`, and those of Keyward's own tests are ignored. Any other variable is reported.
+//! silently have no effect. Variables that an orchestrator sets for a service named keyward, such
+//! as `KEYWARD_PORT`, and those of Keyward's own tests are ignored. Any other variable is reported.
 
 use super::{
     Place, Problem,

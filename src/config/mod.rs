@@ -72,6 +72,16 @@ fn load_among(
     env: impl Iterator<Item = (String, String)>,
     default_paths: &[&Path],
 ) -> Result<Loaded, ConfigError> {
+    load_from(explicit, env, default_paths, Origin::new)
+}
+
+/// Loads like [`load`]. `origin_of` returns the origin of the paths in a file.
+fn load_from(
+    explicit: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+    default_paths: &[&Path],
+    origin_of: impl FnOnce(Option<&Path>, &File) -> Origin,
+) -> Result<Loaded, ConfigError> {
     let variables: Vec<(String, String)> = env.collect();
     let source = find(explicit, &variables, default_paths);
     let mut draft = Draft::new();
@@ -81,7 +91,7 @@ fn load_among(
     let overrides = env::apply(&mut draft, &variables);
     let unknown = env::unknown_names(&mut draft, &variables);
     let file = draft.file();
-    let origin = Origin::new(source, &file);
+    let origin = origin_of(source, &file);
     let anchored = origin.anchor(file.clone());
     let settings = settings::resolve(&anchored, |keys, message, fix| {
         let (place, key) = draft.blame(keys);

@@ -32,8 +32,8 @@ impl Timestamp {
     }
 }
 
-/// The newest timestamp, for a time on one of the last two days of the year 9999, which other systems
-/// use for "never". jiff reads no such time, because of its offsets.
+/// The newest timestamp, for a time on one of the last two days of the year 9999, which other
+/// systems use for "never". jiff reads no such time, because of its offsets.
 fn last_day(text: &str) -> Option<Timestamp> {
     let rest = text.strip_prefix("9999-12-3").filter(|rest| rest.starts_with(['0', '1']))?;
     let form: Result<jiff::Timestamp, _> = format!("9999-12-2{rest}").parse();

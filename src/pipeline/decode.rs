@@ -118,8 +118,8 @@ impl<'a> Credential<'a> {
 /// # Errors
 /// The base64 is invalid; the colon, the user's name or the key is missing; the text is not UTF-8
 /// or contains control characters; a Keyward key has a wrong checksum; or the application's script
-/// refuses the credential. The denial of a wrong checksum names the verify phase, as each denial of a
-/// wrong key does.
+/// refuses the credential. The denial of a wrong checksum names the verify phase, as each denial of
+/// a wrong key does.
 pub async fn parse<'a>(
     context: &'a RequestContext,
     request: &Request<'a>,

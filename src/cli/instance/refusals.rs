@@ -58,8 +58,8 @@ pub fn check_store_is_there(settings: &Settings) -> Result<(), CliError> {
     Err(CliError::new(Exit::Unreachable, text))
 }
 
-/// Returns the message for a store that lies where a relative path of an earlier version pointed to:
-/// in the working directory, and not in the folder of the configuration file.
+/// Returns the message for a store that lies where a relative path of an earlier version pointed
+/// to: in the working directory, and not in the folder of the configuration file.
 fn store_elsewhere(settings: &Settings) -> Option<String> {
     let former = settings.origin.store_from_working_dir.as_deref()?;
     let file = settings.origin.file.as_deref()?.display();
@@ -79,7 +79,7 @@ fn store_elsewhere(settings: &Settings) -> Option<String> {
 pub fn no_store(settings: &Settings) -> String {
     let path = settings.store.path.display();
     let looked = match &settings.origin.file {
-        Some(file) => format!("That path is from {}", file.display()),
+        Some(file) => format!("The configuration file is {}", file.display()),
         None => format!(
             "There is no configuration file config.toml in {} and no /etc/keyward/config.toml, so \
              the path counts from that folder",

@@ -10,12 +10,14 @@ use serde_json::Value as Json;
 
 use super::{show::SHIPPED, *};
 
-/// Loads `text` as the only file. In error texts, the file's name is config.toml.
+/// Loads `text` as the only file. In error texts, the file's name is config.toml. Relative paths
+/// count from the working directory, so that the settings are comparable.
 fn load_text(text: impl AsRef<[u8]>, variables: &[(&str, &str)]) -> Result<Loaded, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
     fs::write(&path, text).unwrap();
-    load_among(Some(&path), env(variables), &[]).map_err(|problem| {
+    let origin = |_: Option<&Path>, file: &File| Origin::new(None, file);
+    load_from(Some(&path), env(variables), &[], origin).map_err(|problem| {
         problem.to_string().replace(&format!("{}/", folder.path().display()), "")
     })
 }
@@ -460,11 +462,12 @@ fn printed_configuration_names_its_file_and_variables() {
         ]
     );
     loaded.source = Some("odd\nname.toml".into());
+    loaded.settings.origin.folder = "/etc/k".into();
     loaded.overrides = vec!["KEYWARD_LOG__LEVEL".into(), "KEYWARD_STORE__PATH".into()];
     assert_eq!(
         head(&loaded),
         [
-            "# Read from \"odd\\nname.toml\".",
+            "# Read from \"odd\\nname.toml\". Relative paths count from \"/etc/k\".",
             "# Overridden by the environment: KEYWARD_LOG__LEVEL, KEYWARD_STORE__PATH.",
             "",
             "[server]",

@@ -98,7 +98,7 @@ fn variable_with_one_underscore_is_named_with_the_nearest_key() {
         ("KEYWARD_STORE_PATH", "Did you mean KEYWARD_STORE__PATH?"),
         ("KEYWARD_SERVER_LISEN", "Did you mean KEYWARD_SERVER__LISTEN?"),
         ("KEYWARD_LIMITS_BODY_BYTES", "Did you mean KEYWARD_LIMITS__BODY_BYTES?"),
-        ("KEYWARD_LISTEN", "Did you mean KEYWARD_SERVER__LISTEN or KEYWARD_VERIFY__LISTEN"),
+        ("KEYWARD_LISTEN", "KEYWARD_SERVER__LISTEN or KEYWARD_VERIFY__LISTEN?"),
         ("KEYWARD_PEPPER_FILE", "Did you mean KEYWARD_STORE__PEPPER_FILE?"),
         ("KEYWARD_CONFG", "Did you mean KEYWARD_CONFIG?"),
         ("KEYWARD_LIMITS_NO_SUCH_KEY", "KEYWARD_"),

@@ -1,7 +1,7 @@
 //! Finds leaked keys in text, by their format and checksum, with any prefix.
 //!
-//! A key is found in clear text and inside Base64 (RFC 4648), as `API-KEY` and `Basic` carry it, also
-//! if the text is UTF-16, escaped or folded (see [`View`]), and in Base64 of such text.
+//! A key is found in clear text and inside Base64 (RFC 4648), as `API-KEY` and `Basic` carry it,
+//! also if the text is UTF-16, escaped or folded (see [`View`]), and in Base64 of such text.
 
 use std::collections::VecDeque;
 
@@ -23,8 +23,8 @@ const TAIL: usize = 1 + ID + 1 + SECRET + CHECK;
 /// The length of the shortest run (a sequence of Base64 characters) that can contain a user's name
 /// and a key with a prefix of one letter.
 const SHORTEST_RUN: usize = (TAIL + 1) * 4 / 3;
-/// The length of the longest credential. A key in a longer run is reported at its own place, and not
-/// at the beginning of the run.
+/// The length of the longest credential. A key in a longer run is reported at its own place, and
+/// not at the beginning of the run.
 const LONGEST_CREDENTIAL: usize = 1024;
 /// The number of bytes that are searched together.
 const WINDOW: usize = 64 * 1024;
@@ -148,8 +148,8 @@ impl Scanner {
         self.buffer.drain(..end);
     }
 
-    /// Whether a hit is a key that is reported already, found in another way. A key in clear text is
-    /// only found at its own place.
+    /// Whether a hit is a key that is reported already, found in another way. A key in clear text
+    /// is only found at its own place.
     fn is_known(&self, kept: &[(usize, Hit)], begin: usize, hit: &Hit) -> bool {
         let offset = self.offset + begin;
         let is_same = |id: KeyId, other: usize| match hit.form {

@@ -131,7 +131,7 @@ fn escape(text: &[u8]) -> Step {
     }
 }
 
-/// What follows a backslash in JSON, YAML, and most programming languages.
+/// The character of an escape with a backslash: JSON, YAML, and most programming languages.
 fn backslash(rest: &[u8]) -> Option<(u8, usize)> {
     let (byte, length) = match rest {
         [b'u', b'{', digits @ ..] => {
@@ -162,7 +162,7 @@ fn hex(digits: &[u8], length: usize) -> Option<(u8, usize)> {
     u8::try_from(number).ok().filter(u8::is_ascii).map(|byte| (byte, length))
 }
 
-/// What follows `&` in an entity of HTML or XML.
+/// The character of an entity of HTML or XML.
 fn entity(rest: &[u8]) -> Option<(u8, usize)> {
     const NAMED: [(&[u8], u8); 8] = [
         (b"lowbar", b'_'),

@@ -1,6 +1,7 @@
 //! `keyward key scan`: searches files for keys that someone has committed or logged by mistake. A
 //! key is recognized by its format and its checksum.
 
+mod finding;
 mod owners;
 mod report;
 mod sarif;
@@ -12,8 +13,9 @@ use std::{
 };
 
 use clap::Args;
+use finding::Finding;
 use owners::Owners;
-use report::{Finding, Report};
+use report::Report;
 
 use crate::{
     cli::{

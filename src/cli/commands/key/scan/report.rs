@@ -4,7 +4,7 @@ use std::io;
 
 use serde_json::{Value, json};
 
-use super::{owners::Owners, sarif};
+use super::{finding::Finding, owners::Owners, sarif};
 use crate::{
     cli::{
         Format,
@@ -28,16 +28,6 @@ const COLUMNS: &[Column] = &[
     ("LABEL", |key| cell(&key["label"])),
     ("STATE", |key| cell(&key["state"])),
 ];
-
-/// A key in a file.
-pub struct Finding {
-    /// The path of the file, without the secrets of keys in it. `-` is standard input.
-    pub file: String,
-    /// Whether the key is in the content of the file, and not in its name.
-    pub is_content: bool,
-    /// The key and its place.
-    pub found: Found,
-}
 
 pub struct Report<'a> {
     format: Format,
@@ -112,7 +102,8 @@ fn line(Finding { file, is_content, found }: &Finding) -> String {
     format!("{}:{place} {id} {prefix}…{last_four}{form}\n", printable(file))
 }
 
-fn entry(Finding { file, is_content, found }: &Finding, owners: &Owners) -> Value {
+fn entry(finding: &Finding, owners: &Owners) -> Value {
+    let Finding { file, is_content, found } = finding;
     let mut entry = json!({
         "file": file,
         "line": is_content.then_some(found.line),
@@ -120,7 +111,7 @@ fn entry(Finding { file, is_content, found }: &Finding, owners: &Owners) -> Valu
         "id": found.id,
         "prefix": found.prefix,
         "last_four": found.last_four,
-        "form": form(*is_content, found.form),
+        "form": finding.form(),
     });
     if owners.store.is_some() {
         let record = owners.record(found.id);
@@ -129,14 +120,4 @@ fn entry(Finding { file, is_content, found }: &Finding, owners: &Owners) -> Valu
         }
     }
     entry
-}
-
-/// The name of the form for programs.
-pub fn form(is_content: bool, form: Form) -> &'static str {
-    match (is_content, form) {
-        (false, _) => "name",
-        (true, Form::Plain) => "plain",
-        (true, Form::Escaped) => "escaped",
-        (true, Form::Encoded) => "base64",
-    }
 }

@@ -3,10 +3,7 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::{
-    owners::Owners,
-    report::{Finding, form},
-};
+use super::{finding::Finding, owners::Owners};
 
 const RULE: &str = "keyward-api-key";
 /// The characters that an artifact's URI has as they are.
@@ -39,7 +36,8 @@ pub fn log(findings: &[Finding], owners: &Owners, is_complete: bool) -> Value {
     })
 }
 
-fn result(Finding { file, is_content, found }: &Finding, owners: &Owners) -> Value {
+fn result(finding: &Finding, owners: &Owners) -> Value {
+    let Finding { file, is_content, found } = finding;
     let state = owners.state(found.id);
     let known = owners.record(found.id);
     let owner = match (&state, known["username"].as_str()) {
@@ -70,6 +68,6 @@ fn result(Finding { file, is_content, found }: &Finding, owners: &Owners) -> Val
         "message": { "text": text },
         "locations": [location],
         "partialFingerprints": { "keywardKeyId/v1": found.id },
-        "properties": { "form": form(*is_content, found.form), "state": state },
+        "properties": { "form": finding.form(), "state": state },
     })
 }
