@@ -37,7 +37,11 @@ fn read(reader: &mut FieldReader) -> ExplainRequest {
     });
     let target = reader.required_text("target");
     if !target.is_empty() && (!target.starts_with('/') || target.contains('#')) {
-        reader.reject("target", "This is not a path.", "Send a path such as /user/1?_format=json.");
+        reader.reject(
+            "target",
+            "This is not a path.",
+            "Send a path such as /user/1?_format=json, and the host of a URL in `host`.",
+        );
     }
     let client = reader.text("client").map(|text| text.parse::<IpAddr>());
     let client = client.unwrap_or(Ok(Ipv4Addr::LOCALHOST.into())).unwrap_or_else(|_| {

@@ -36,25 +36,54 @@ pub struct Cli {
     /// The configuration file [default: $KEYWARD_CONFIG, ./config.toml, /etc/keyward/config.toml]
     #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL_OPTIONS)]
     config: Option<PathBuf>,
-    /// The output format: table for people, json for programs
+    /// The output format: table for people, json for programs, sarif for code hosts (key scan)
     #[arg(
         long, global = true, value_name = "FORMAT", help_heading = GLOBAL_OPTIONS,
-        value_enum, default_value_t = Output::Table, hide_possible_values = true
+        value_enum, default_value_t = Format::Table, hide_possible_values = true
     )]
-    output: Output,
+    output: Format,
     #[command(flatten)]
     display: DisplayOptions,
     #[command(subcommand)]
     command: Option<Command>,
 }
 
-/// The output format.
+/// The output format of the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Table,
+    /// For programs: the admin API's JSON
+    Json,
+    /// For code hosts: SARIF 2.1.0, only for `key scan`
+    Sarif,
+}
+
+/// The output format of commands other than `key scan`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
     /// For people
     Table,
     /// For programs: the admin API's JSON
     Json,
+}
+
+impl From<Format> for Output {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Table => Self::Table,
+            Format::Json | Format::Sarif => Self::Json,
+        }
+    }
+}
+
+impl From<Output> for Format {
+    fn from(output: Output) -> Self {
+        match output {
+            Output::Table => Self::Table,
+            Output::Json => Self::Json,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -132,7 +161,7 @@ enum RecordCommand {
 
 /// Runs a command and returns its exit code. Prints errors on standard error.
 pub fn run(cli: Cli) -> ExitCode {
-    let output = cli.output;
+    let output = cli.output.into();
     match dispatch(cli, output) {
         Ok(()) => Exit::Done.into(),
         Err(problem) => terminal::exit::report(&problem, output).into(),
@@ -147,7 +176,11 @@ fn dispatch(cli: Cli, output: Output) -> anyhow::Result<()> {
         Command::Completions { shell } => return commands::completions::print(shell),
         Command::Config(commands::config::Verb::Schema) => return commands::config::schema(),
         Command::Records(RecordCommand::Key(commands::key::Verb::Scan(scan))) => {
-            return scan.run(output);
+            return scan.run(cli.config.as_deref(), cli.output);
+        }
+        _ if cli.output == Format::Sarif => {
+            let text = "only keyward key scan has --output sarif: use --output json";
+            return Err(CliError::new(Exit::Usage, text).into());
         }
         command => command,
     };
@@ -213,7 +246,7 @@ async fn run_record_command(
 ) -> anyhow::Result<()> {
     match command {
         RecordCommand::User(verb) => commands::user::run(verb, session).await,
-        RecordCommand::Key(verb) => commands::key::run(verb, session).await,
+        RecordCommand::Key(verb) => commands::key::run(verb, session, &loaded.settings).await,
         RecordCommand::Role(verb) => commands::role::run(verb, session).await,
         RecordCommand::App(verb) => commands::app::run(verb, session).await,
         RecordCommand::Resource(verb) => commands::resource::run(verb, session).await,

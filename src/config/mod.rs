@@ -9,6 +9,7 @@ mod env;
 mod error;
 pub mod file;
 mod log;
+mod paths;
 mod settings;
 mod show;
 mod telemetry;
@@ -26,6 +27,7 @@ use draft::Draft;
 pub use env::environment;
 pub use error::{ConfigError, Place, Problem};
 pub use file::File;
+pub use paths::Origin;
 pub use settings::{
     Engine, ListenAddress, LogSettings, MetricsSettings, ProxyProtocol, Runtime, ScriptSettings,
     ServerSettings, Settings, VerifySettings,
@@ -44,6 +46,8 @@ pub struct Loaded {
     pub source: Option<PathBuf>,
     /// The names of the environment variables that overrode a key, sorted.
     pub overrides: Vec<String>,
+    /// The names of environment variables that begin with `KEYWARD_` and have no effect, sorted.
+    pub unknown: Vec<String>,
     /// The raw configuration, with the overrides applied.
     pub file: File,
 }
@@ -69,6 +73,16 @@ fn load_among(
     env: impl Iterator<Item = (String, String)>,
     default_paths: &[&Path],
 ) -> Result<Loaded, ConfigError> {
+    load_from(explicit, env, default_paths, Origin::new)
+}
+
+/// Loads like [`load`]. `origin_of` returns the origin of the paths in a file.
+fn load_from(
+    explicit: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+    default_paths: &[&Path],
+    origin_of: impl FnOnce(Option<&Path>, &File) -> Origin,
+) -> Result<Loaded, ConfigError> {
     let variables: Vec<(String, String)> = env.collect();
     let source = find(explicit, &variables, default_paths);
     let mut draft = Draft::new();
@@ -76,8 +90,11 @@ fn load_among(
         draft.read(path, &text_of(path)?)?;
     }
     let overrides = env::apply(&mut draft, &variables);
+    let unknown = env::unknown_names(&mut draft, &variables);
     let file = draft.file();
-    let settings = settings::resolve(&file, |keys, message, fix| {
+    let origin = origin_of(source, &file);
+    let anchored = origin.anchor(file.clone());
+    let settings = settings::resolve(&anchored, |keys, message, fix| {
         let (place, key) = draft.blame(keys);
         // Report only the first problem of each value.
         if !draft.found.iter().any(|known| known.place == place && known.key == key) {
@@ -86,10 +103,19 @@ fn load_among(
     });
     draft.found.sort();
     if draft.found.is_empty() {
-        Ok(Loaded { settings, source: source.map(Path::to_owned), overrides, file })
+        let settings = Settings { origin, ..settings };
+        Ok(Loaded { settings, source: source.map(Path::to_owned), overrides, unknown, file })
     } else {
         Err(ConfigError::Invalid(draft.found))
     }
+}
+
+/// The warning about environment variables that have no effect. `None` means that there are none.
+pub fn unknown_variables(loaded: &Loaded) -> Option<String> {
+    let names = loaded.unknown.join(", ");
+    (!names.is_empty()).then(|| {
+        format!("environment variables without effect: {names}. A key has KEYWARD_SECTION__KEY")
+    })
 }
 
 fn find<'a>(

@@ -19,7 +19,11 @@ pub fn schema() -> String {
 pub fn print(loaded: &Loaded) -> String {
     let mut text = match &loaded.source {
         // The path is escaped, because a line break in the path would end the comment.
-        Some(path) => format!("# Read from {:?}.\n", path.display().to_string()),
+        Some(path) => format!(
+            "# Read from {:?}. Relative paths count from {:?}.\n",
+            path.display().to_string(),
+            loaded.settings.origin.folder.display().to_string()
+        ),
         None => "# There is no configuration file: these are the built-in defaults.\n".into(),
     };
     if !loaded.overrides.is_empty() {

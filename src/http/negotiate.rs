@@ -51,14 +51,19 @@ fn check_body(headers: &HeaderMap, formats: &[Format]) -> Result<(), Denial> {
     let Some(value) = values.next() else {
         return Err(unsupported("No \"Content-Type\" request header specified".into()));
     };
-    let given = String::from_utf8_lossy(value.as_bytes());
+    let mut given = String::from_utf8_lossy(value.as_bytes());
+    // Several fields are no media type, even if they are equal. The message shows all of them.
+    for other in values {
+        given.to_mut().push_str(", ");
+        given.to_mut().push_str(&String::from_utf8_lossy(other.as_bytes()));
+    }
     // Parameters such as charset do not make another type (RFC 9110, section 8.3.1).
     let media_type = given.split(';').next().unwrap_or_default().trim();
     let is_supported = formats
         .iter()
         .flat_map(|format| format.media_types())
         .any(|supported| supported.eq_ignore_ascii_case(media_type));
-    if is_supported && values.next().is_none() {
+    if is_supported && headers.get_all(CONTENT_TYPE).iter().nth(1).is_none() {
         Ok(())
     } else {
         Err(unsupported(format!("No route found that matches \"Content-Type: {given}\"")))

@@ -5,6 +5,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{
     Denial, Phase, Presented, Request, RequestContext,
+    credentials::hints,
     header::{PresentedCredential, PresentedText, malformed},
     scripts::script_views,
 };
@@ -117,7 +118,8 @@ impl<'a> Credential<'a> {
 /// # Errors
 /// The base64 is invalid; the colon, the user's name or the key is missing; the text is not UTF-8
 /// or contains control characters; a Keyward key has a wrong checksum; or the application's script
-/// refuses the credential.
+/// refuses the credential. The denial of a wrong checksum names the verify phase, as each denial of
+/// a wrong key does.
 pub async fn parse<'a>(
     context: &'a RequestContext,
     request: &Request<'a>,
@@ -130,7 +132,14 @@ pub async fn parse<'a>(
     let content = match script {
         Some(script) => {
             let claim = Box::pin(scripted(context, request, application, script, &text)).await?;
-            CredentialContent::Scripted(ScriptedCredential { script, claim })
+            let scripted = ScriptedCredential { script, claim };
+            // A script with a check of its own decides what its `key` means.
+            if !script.defines(Function::Verify)
+                && scripted.key().is_some_and(|key| is_damaged(key.expose()))
+            {
+                return Err(Denial::damaged_key(application));
+            }
+            CredentialContent::Scripted(scripted)
         }
         None => built_in(application, text.as_str())?,
     };
@@ -194,7 +203,11 @@ fn built_in<'a>(
 /// Decodes `base64(user:secret)` strictly: with canonical padding, and without white space or
 /// trailing bits that are not zero (RFC 4648, section 3.5).
 fn decode_pair(application: &CompiledApplication, text: &str) -> Result<UserAndSecret, Denial> {
-    let reject = |message| malformed(application, message);
+    let presented = text;
+    let reject = |message| {
+        let hint = || hints::malformed_pair(application, presented);
+        malformed(application, message).with_hint_of(application, hint)
+    };
     let bytes = STANDARD.decode(text).map_err(|_| reject("the credential is not base64"))?;
     let text = String::from_utf8(bytes).map(Secret::new).map_err(|problem| {
         drop(zeroize::Zeroizing::new(problem.into_bytes()));
@@ -228,6 +241,10 @@ fn key_id(application: &CompiledApplication, key: &str) -> Result<Option<KeyId>,
     match KeyText::shape(key) {
         KeyShape::Ours(id) => Ok(Some(id)),
         KeyShape::Foreign => Ok(None),
-        KeyShape::Damaged => Err(malformed(application, "the key's checksum is wrong")),
+        KeyShape::Damaged => Err(Denial::damaged_key(application)),
     }
+}
+
+fn is_damaged(key: &str) -> bool {
+    KeyText::shape(key) == KeyShape::Damaged
 }

@@ -14,6 +14,9 @@ use crate::{
     model::{KeyId, Violation},
 };
 
+/// The message of a wrong key.
+pub(super) const INVALID_KEY: &str = "Sorry, you are using an invalid API Key.";
+
 /// A refused request. The fields are boxed to keep the results of the phases small: every phase can
 /// return a denial, but few requests are denied.
 #[derive(Debug, Clone)]
@@ -165,6 +168,15 @@ impl Denial {
     ) -> Self {
         Self::new(phase, StatusCode::UNAUTHORIZED, code, external_message)
             .challenged_by(application)
+    }
+
+    /// The 401 of a key that is wrong. The client does not learn why.
+    pub(super) fn wrong_key(
+        application: &CompiledApplication,
+        internal_message: &'static str,
+    ) -> Self {
+        Self::unauthorized(Phase::Verify, application, "AUTHENTICATION_FAILED", INVALID_KEY)
+            .with_internal_message(internal_message)
     }
 
     /// Sets the challenge of an application. In later phases than the header phase, the client has

@@ -216,6 +216,7 @@ fn refusal(denial: &Denial) -> Vec<Finding> {
         ("description", denial.external_message.to_string()),
     ];
     found.extend(denial.internal_message.as_ref().map(|message| ("detail", message.to_string())));
+    found.extend(denial.hint.map(|hint| ("hint", hint.to_owned())));
     found
 }
 

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{
-    Action, Denial, Face, Gate, Phase, Request, RequestContext, credentials::Choice,
+    Action, Denial, Face, Gate, Phase, Request, RequestContext,
+    credentials::{Choice, hints},
     scripts::script_views,
 };
 use crate::{
@@ -16,13 +17,6 @@ use crate::{
 
 /// The header field that names the application.
 pub const AUTH_METHOD: HeaderName = HeaderName::from_static("auth-method");
-
-/// The hint in a 401 response to a request without `Authorization`.
-const DROPPED_HINT: &str = "If the client did send Authorization, a proxy in between has dropped it. Configure the proxy to pass Authorization on, or use an application that reads another header.";
-
-/// The hint in a 401 response of an application of the type `api_key` that does not read
-/// `Authorization`.
-const API_KEY_HINT: &str = "The application wants the base64 text of the user name, a colon and the key (printf %s \"$USER:$KEY\" | base64 -w0) in the header field that WWW-Authenticate names.";
 
 /// The result of this phase, and the input of the decode phase: a credential as presented, or an
 /// anonymous request.
@@ -104,7 +98,7 @@ pub async fn read<'a>(
                 return Ok(Presented::ANONYMOUS);
             }
             Choice::NoCredential { first: Some(first), challenges } => {
-                let mut denial = missing(context, first).with_challenges(challenges);
+                let mut denial = missing(context, request, first).with_challenges(challenges);
                 denial.fields_mut().challenger = None;
                 return Err(denial);
             }
@@ -142,7 +136,7 @@ pub async fn read<'a>(
             Ok(Presented { credential: Some(PresentedCredential { application, script, text }) })
         }
         None if action.admits_anonymous() => Ok(Presented::ANONYMOUS),
-        None => Err(missing(context, application)),
+        None => Err(missing(context, request, application)),
     }
 }
 
@@ -254,42 +248,35 @@ fn after_scheme<'a>(application: &CompiledApplication, text: &'a str) -> Result<
     let (given, rest) = text.split_once(' ').unwrap_or((text, ""));
     if !given.eq_ignore_ascii_case(scheme) {
         let code = "INVALID_AUTHORIZATION_HEADER_TYPE";
-        return Err(Denial::unauthorized(Phase::Header, application, code, message));
+        let denial = Denial::unauthorized(Phase::Header, application, code, message);
+        return Err(denial.with_hint_of(application, || hints::wanted(application)));
     }
     Ok(rest.trim_start())
 }
 
-fn missing(context: &RequestContext, application: &CompiledApplication) -> Denial {
+fn missing(
+    context: &RequestContext,
+    request: &Request<'_>,
+    application: &CompiledApplication,
+) -> Denial {
     let place = context.scripted_place(application);
     let is_authorization = match &place {
         Some(place) => place.is_authorization(),
         None => application.record.reads_authorization(),
     };
     let deny = |code: &'static str, message: Cow<'static, str>| {
+        let hint = || hints::missing(application, request.headers, is_authorization);
         Denial::unauthorized(Phase::Header, application, code, message)
+            .with_hint_of(application, hint)
     };
     if is_authorization {
         let message = "Authorization header not received".into();
-        return deny("MISSING_AUTHORIZATION_HEADER", message).with_hint(DROPPED_HINT);
+        return deny("MISSING_AUTHORIZATION_HEADER", message);
     }
     let code = "MISSING_API_KEY_HEADER";
     match place {
         Some(place) => deny(code, place.description().into()),
-        None => {
-            let denial = deny(code, "API key header is missing.".into());
-            match format_hint(application) {
-                Some(hint) => denial.with_hint(hint),
-                None => denial,
-            }
-        }
-    }
-}
-
-/// The hint in a 401 response to a request whose credential is missing or malformed.
-fn format_hint(application: &CompiledApplication) -> Option<&'static str> {
-    match (&application.record.auth_type, application.record.reads_authorization()) {
-        (AuthType::ApiKey, false) => Some(API_KEY_HINT),
-        _ => None,
+        None => deny(code, "API key header is missing.".into()),
     }
 }
 
@@ -304,12 +291,9 @@ pub(super) fn malformed(
     } else {
         ("INVALID_API_KEY_FORMAT", "API key format is invalid.")
     };
-    let denial = Denial::unauthorized(Phase::Decode, application, code, message)
-        .with_internal_message(internal_message);
-    match format_hint(application) {
-        Some(hint) => denial.with_hint(hint),
-        None => denial,
-    }
+    Denial::unauthorized(Phase::Decode, application, code, message)
+        .with_internal_message(internal_message)
+        .with_hint_of(application, || hints::wanted(application))
 }
 
 /// The error for a header field that is present more than once. A proxy in front of Keyward may

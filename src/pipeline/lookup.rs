@@ -7,6 +7,7 @@ use http::StatusCode;
 
 use super::{
     Credential, Denial, Gate, Phase, Request, RequestContext,
+    credentials::hints,
     decode::{CredentialContent, DecodedCredential, PresentedSecret, ScriptedCredential},
     failures,
     scripts::script_views,
@@ -232,7 +233,8 @@ fn user_or_denial(
             StatusCode::NOT_FOUND,
             "USER_DOES_NOT_EXIST",
             "The user does not exist.",
-        )),
+        )
+        .with_hint_of(application, || Some(hints::UNKNOWN_USER))),
         Some(user) if !user.is_active => Err(blocked(Phase::Lookup).about(user.uid, None)),
         Some(user) => Ok(Some(user)),
     }

@@ -116,11 +116,7 @@ fn a_bearer_application_requires_the_scheme_bearer() {
     assert_eq!(right.status, 200, "{}", right.body);
     let unknown = "kw_00000000_000000000000000000000000000000Wrong1";
     let response = get_user(&server).header("Authorization", format!("Bearer {unknown}")).send();
-    response.assert_error(
-        401,
-        "INVALID_AUTHORIZATION_HEADER",
-        "Authorization header format is invalid.",
-    );
+    response.assert_error(401, "AUTHENTICATION_FAILED", "Sorry, you are using an invalid API Key.");
     let response =
         get_user(&server).header("Authorization", "Bearer some-other-systems-key").send();
     response.assert_error(401, "AUTHENTICATION_FAILED", "Sorry, you are using an invalid API Key.");
@@ -133,9 +129,6 @@ fn malformed_credentials(key: &str) -> Vec<(&'static str, Vec<u8>)> {
         STANDARD.encode(bytes).into_bytes()
     };
     let right = credential("admin", key);
-    let last = key.chars().last().unwrap();
-    let wrong = if last == '0' { '1' } else { '0' };
-    let mistyped = format!("{}{wrong}", &key[..key.len() - 1]);
     vec![
         ("not base64", b"!!!!".to_vec()),
         ("no padding", right.trim_end_matches('=').as_bytes()[..right.len() - 5].to_vec()),
@@ -150,7 +143,6 @@ fn malformed_credentials(key: &str) -> Vec<(&'static str, Vec<u8>)> {
         ("NUL", encoded(b"admin\0:x")),
         ("NUL in the key", encoded(format!("admin:{key}\0").as_bytes())),
         ("a line break", encoded(b"admin:x\r\ny")),
-        ("a wrong checksum", encoded(format!("admin:{mistyped}").as_bytes())),
         ("an empty value", Vec::new()),
         ("not ASCII", "ÿÿÿÿ".into()),
         ("too long", vec![b'A'; 5000]),
@@ -274,7 +266,7 @@ fn an_expired_or_revoked_key_is_reported_only_to_the_holder_of_the_secret() {
     let prefix_and_id = "kw_12345678_".len();
     let guess = format!("{}{}", &revoked.text[..prefix_and_id], &server.key[prefix_and_id..]);
     let response = get_user(&server).header("API-KEY", credential("bob", &guess)).send();
-    response.assert_error(401, "INVALID_API_KEY_FORMAT", "API key format is invalid.");
+    response.assert_error(401, "AUTHENTICATION_FAILED", "Sorry, you are using an invalid API Key.");
 }
 
 #[test]

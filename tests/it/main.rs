@@ -26,11 +26,14 @@ mod faces;
 mod failure_limits;
 mod faults;
 mod first_run;
+mod first_use;
 #[allow(dead_code, reason = "tests/crash.rs uses the other parts")]
 mod harness;
+mod hints;
 mod house;
 mod import;
 mod input;
+mod key_scan;
 mod keys;
 mod kill;
 mod kill_commands;

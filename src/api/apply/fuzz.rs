@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::{TomlDocument, read};
 use crate::{
-    accounts::{Accounts, Passwords},
+    accounts::{AccountError, Accounts, Passwords},
     model::{Clock, Entropy, Pepper},
     store::MemoryStore,
 };
@@ -17,9 +17,12 @@ pub fn state_document(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let violations = match TomlDocument::parse(text) {
         Err(problem) => vec![problem],
-        Ok(toml) => match read(&toml, accounts()) {
+        Ok(toml) => match read(&toml, accounts(), false) {
             Ok(_) => return,
-            Err(found) => found.into_iter().map(|found| toml.with_line(found)).collect(),
+            Err(AccountError::Invalid(found)) => {
+                found.into_iter().map(|found| toml.with_line(found)).collect()
+            }
+            Err(problem) => panic!("{problem}"),
         },
     };
     let lines = text.bytes().filter(|byte| *byte == b'\n').count() + 1;

@@ -29,6 +29,9 @@ pub fn run(verb: Verb, loaded: &Loaded, output: Output) -> anyhow::Result<()> {
         tls::check(&loaded.settings)?;
         scripts::read_secrets(&loaded.settings.scripts.secrets_dir)?;
         webhooks::check(&loaded.settings)?;
+        if let Some(warning) = config::unknown_variables(loaded) {
+            screen::note(&format!("warning: {warning}\n"));
+        }
     }
     let text = match (verb, output) {
         (Verb::Check, Output::Table) => match &loaded.source {

@@ -36,7 +36,7 @@ const COLUMNS: &[Column] = &[
 /// The request, with options named as in curl.
 #[derive(Debug, Args)]
 pub struct Request {
-    /// The path, optionally with a query
+    /// The path, optionally with a query; or the URL, whose host counts if there is no --host
     target: String,
     /// The method [default: GET, or POST with a body]
     #[arg(short = 'X', long, value_name = "METHOD")]
@@ -48,9 +48,9 @@ pub struct Request {
     /// Read header fields from a file, one per line; - is standard input
     #[arg(long, value_name = "FILE")]
     headers: Vec<String>,
-    /// The host
-    #[arg(long, value_name = "HOST", default_value = "localhost")]
-    host: String,
+    /// The host [default: localhost]
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
     /// The client's address
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     client: std::net::IpAddr,
@@ -119,6 +119,7 @@ impl Request {
         for file in &self.headers {
             add_all(&mut headers, file)?;
         }
+        let (host, target) = host_and_target(&self.target)?;
         let default_method = if self.data.is_some() { "POST" } else { "GET" };
         let data = match self.data.as_deref().and_then(|data| data.strip_prefix('@')) {
             Some(file) => Some(read(file)?.to_string()),
@@ -126,13 +127,29 @@ impl Request {
         };
         Ok(json!({
             "method": self.method.as_deref().unwrap_or(default_method),
-            "target": self.target,
-            "host": self.host,
+            "target": target,
+            "host": self.host.as_deref().or(host).unwrap_or("localhost"),
             "client": self.client,
             "headers": headers,
             "body": data,
         }))
     }
+}
+
+/// The host and the target of a URL, or a target alone. The target stays as it is, because the server
+/// decides about the target as it was sent.
+fn host_and_target(text: &str) -> Result<(Option<&str>, String), CliError> {
+    let rest = ["http://", "https://"].into_iter().find_map(|scheme| text.strip_prefix(scheme));
+    let Some(rest) = rest else { return Ok((None, text.to_owned())) };
+    let (host, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if host.contains('@') {
+        let text = "a URL must not contain a user or a password: put the credential into a file of header fields (--headers FILE)";
+        return Err(CliError::new(Exit::Usage, text));
+    }
+    // Clients do not send the fragment.
+    let target = target.split('#').next().unwrap_or_default();
+    let slash = if target.starts_with('/') { "" } else { "/" };
+    Ok((Some(host), format!("{slash}{target}")))
 }
 
 fn add_all(headers: &mut Map<String, Value>, file: &str) -> Result<(), CliError> {
@@ -169,6 +186,25 @@ fn read(file: &str) -> Result<Zeroizing<String>, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn url_has_a_host_and_a_target() {
+        for (text, host, target) in [
+            ("/a?b", None, "/a?b"),
+            (
+                "http://api.example:8080/a/../b?c=http://x#d",
+                Some("api.example:8080"),
+                "/a/../b?c=http://x",
+            ),
+            ("https://[::1]", Some("[::1]"), "/"),
+            ("http://x?a=1", Some("x"), "/?a=1"),
+            ("ftp://x/a", None, "ftp://x/a"),
+        ] {
+            assert_eq!(host_and_target(text).unwrap(), (host, target.to_owned()), "{text}");
+        }
+        let error = host_and_target("http://ann:s3cret@x/").unwrap_err().to_string();
+        assert!(!error.contains("s3cret"), "{error}");
+    }
 
     #[test]
     fn header_fields_are_parsed_and_errors_do_not_show_them() {

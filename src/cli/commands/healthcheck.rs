@@ -27,8 +27,20 @@ const TARGET: &str = "/health/ready";
 /// The server is not ready or does not respond. The exit code is 1 in both cases, as supervisors
 /// expect.
 pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
-    let (socket, address) = addresses(settings);
-    let failed = |text: String| CliError::new(Exit::Failed, text);
+    let (socket, address, is_found) = addresses(settings);
+    let control = settings.store.control_file.display();
+    let failed = |problem: String| {
+        let text = if is_found {
+            problem
+        } else {
+            format!(
+                "{problem}. There is no file {control}, which a running server writes, so this is \
+                 the address in the configuration. For another server, name its file: keyward \
+                 --config FILE healthcheck"
+            )
+        };
+        CliError::new(Exit::Failed, text)
+    };
     let request = Request::get(TARGET).body(Bytes::new())?;
     let server =
         RemoteServer::new(socket.unwrap_or_else(|| address.clone())).with_timeout(RESPONSE_TIMEOUT);
@@ -82,18 +94,20 @@ fn unready(status: u16, address: &ListenAddress, body: Value) -> CliError {
 /// The socket in the control file, which only this user can fill, and the address in that file,
 /// which has the actual port. Without a control file, the address is the configured one, or the
 /// socket if that address has TLS.
-fn addresses(settings: &Settings) -> (Option<ListenAddress>, ListenAddress) {
+///
+/// The last value says whether there is a control file.
+fn addresses(settings: &Settings) -> (Option<ListenAddress>, ListenAddress, bool) {
     match control_file::find(&settings.store.control_file) {
         Ok(ControlState::Found(found)) => {
             let is_there = |socket: &ListenAddress| match socket {
                 ListenAddress::Unix(path) => path.exists(),
                 ListenAddress::Tcp(_) => true,
             };
-            (found.socket.filter(is_there), found.address)
+            (found.socket.filter(is_there), found.address, true)
         }
         _ if settings.admin.tls.is_some() => {
-            (None, ListenAddress::Unix(settings.store.socket_file.clone()))
+            (None, ListenAddress::Unix(settings.store.socket_file.clone()), false)
         }
-        _ => (None, settings.admin.listen.clone()),
+        _ => (None, settings.admin.listen.clone(), false),
     }
 }

@@ -111,9 +111,7 @@ pub fn open_existing(settings: &Settings) -> Result<Option<Accounts>, CliError> 
         if let Some(denied) = refusals::denied(path) {
             return Err(unreachable(denied));
         }
-        let path = path.display();
-        let text = format!("there is no store at {path}: run keyward init or keyward serve first");
-        return Err(unreachable(text));
+        return Err(unreachable(refusals::no_store(settings)));
     }
     match open(settings, NewStore::OnlyWithNewPepper) {
         Ok(accounts) => Ok(Some(accounts)),

@@ -104,6 +104,8 @@ pub struct ControlInfo {
     pub address: ListenAddress,
     /// The socket that is for the command line alone. `None` means that there is none.
     pub socket: Option<ListenAddress>,
+    /// The address of the public listener. `None` means that the file has no such address.
+    pub public: Option<ListenAddress>,
     /// The operator's key.
     pub key: Secret,
     /// The id of the server's process.
@@ -126,6 +128,7 @@ pub enum ControlState {
 struct ControlJson {
     address: String,
     socket: Option<String>,
+    public: Option<String>,
     key: Secret,
     pid: u32,
 }
@@ -173,12 +176,14 @@ pub fn find(path: &Path) -> Result<ControlState, CliError> {
 }
 
 fn parse(text: &[u8]) -> Option<ControlInfo> {
-    let ControlJson { address: admin, socket, key, pid } = serde_json::from_slice(text).ok()?;
+    let ControlJson { address: admin, socket, public, key, pid } =
+        serde_json::from_slice(text).ok()?;
     let socket = match socket {
         Some(socket) => Some(address(&socket)?),
         None => None,
     };
-    Some(ControlInfo { address: address(&admin)?, socket, key, pid })
+    let public = public.and_then(|public| address(&public));
+    Some(ControlInfo { address: address(&admin)?, socket, public, key, pid })
 }
 
 /// Why this user may not read the file, if another user owns it.
@@ -349,6 +354,6 @@ mod tests {
         child.wait().unwrap();
         let key = Secret::new("k");
         let address = ListenAddress::Unix("/x".into());
-        assert!(!ControlInfo { address, socket: None, key, pid }.is_alive());
+        assert!(!ControlInfo { address, socket: None, public: None, key, pid }.is_alive());
     }
 }

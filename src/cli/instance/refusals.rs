@@ -31,7 +31,13 @@ const MARKER_FORMAT: u64 = 2;
 /// The message, with what to do.
 pub fn check_store_is_there(settings: &Settings) -> Result<(), CliError> {
     let store = &settings.store;
-    if store.engine == Engine::Memory || store_exists(&store.path) || !store.pepper_file.exists() {
+    if store.engine == Engine::Memory || store_exists(&store.path) {
+        return Ok(());
+    }
+    if let Some(elsewhere) = store_elsewhere(settings) {
+        return Err(CliError::new(Exit::Unreachable, elsewhere));
+    }
+    if !store.pepper_file.exists() {
         return Ok(());
     }
     if let Some(denied) = denied(&store.path) {
@@ -50,6 +56,41 @@ pub fn check_store_is_there(settings: &Settings) -> Result<(), CliError> {
          pepper, run: keyward init --new (or keyward apply --new FILE, with the records of a file)"
     );
     Err(CliError::new(Exit::Unreachable, text))
+}
+
+/// Returns the message for a store that lies where a relative path of an earlier version pointed
+/// to: in the working directory, and not in the folder of the configuration file.
+fn store_elsewhere(settings: &Settings) -> Option<String> {
+    let former = settings.origin.store_from_working_dir.as_deref()?;
+    let file = settings.origin.file.as_deref()?.display();
+    store_exists(former).then(|| {
+        let (path, former) = (settings.store.path.display(), former.display());
+        format!(
+            "there is no store at {path}, but one at {former}. Relative paths in {file} count from \
+             the folder of this file, and no longer from the folder in which keyward starts. If \
+             {former} is the store of this configuration, set store.path in {file} to that path. If \
+             it is another server's, run this command from another folder"
+        )
+    })
+}
+
+/// Returns the message for a store that does not exist: where this process has looked, and how to
+/// name another place.
+pub fn no_store(settings: &Settings) -> String {
+    let path = settings.store.path.display();
+    let looked = match &settings.origin.file {
+        Some(file) => format!("The configuration file is {}", file.display()),
+        None => format!(
+            "There is no configuration file config.toml in {} and no /etc/keyward/config.toml, so \
+             the path counts from that folder",
+            settings.origin.folder.display()
+        ),
+    };
+    format!(
+        "there is no store at {path}. {looked}. To use the store of a server, run this command in \
+         the folder of its config.toml, or name the file: keyward --config FILE. To make a new store \
+         at that path, run keyward init or keyward serve"
+    )
 }
 
 /// Returns the error of a store that could not be opened, with the paths and what to do.

@@ -31,7 +31,14 @@ pub async fn load(settings: &ScriptSettings, accounts: &Accounts) -> anyhow::Res
 pub fn load_lazily(settings: &ScriptSettings, accounts: Accounts) -> Accounts {
     let settings = settings.clone();
     accounts.with_lazy_scripts(Arc::new(move |accounts: &Accounts| {
-        load_now(&settings, accounts).map_err(|problem| format!("{problem:#}"))
+        load_now(&settings, accounts).map_err(|problem| {
+            format!(
+                "{problem:#}\nNothing was changed: a hook may refuse new keys and users. Correct the \
+                 scripts in {} (keyward script check). Keys can be revoked, and users be blocked, \
+                 without the scripts",
+                settings.dir.display()
+            )
+        })
     }))
 }
 

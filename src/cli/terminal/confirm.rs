@@ -150,8 +150,9 @@ mod tests {
         let user = |active: bool, mail: Option<&str>| json!({ "uid": 3, "name": "builder", "active": active, "mail": mail, "changed": active });
         let changed = |kind: &str, before: &Value, after: &Value, keys| {
             let sent = if before == after { Vec::new() } else { vec!["x".to_owned()] };
-            let change = Change { before: before.clone(), after: after.clone(), sent };
-            super::changed(kind, &change, keys)
+            let change =
+                Change { before: before.clone(), after: after.clone(), sent, warnings: Vec::new() };
+            changed(kind, &change, keys)
         };
         let block = |keys| changed("user", &user(true, None), &user(false, None), Some(keys));
         assert_eq!(block(2), "builder is blocked; 2 keys no longer work.\n");
@@ -181,7 +182,7 @@ mod tests {
     fn change_that_the_record_does_not_show_is_confirmed() {
         let record = json!({ "uid": 3, "name": "ann", "has_password": true });
         let sent = vec!["password".to_owned()];
-        let change = Change { before: record.clone(), after: record, sent };
+        let change = Change { before: record.clone(), after: record, sent, warnings: Vec::new() };
         assert_eq!(changed("user", &change, None), "ann is changed: password.\n");
     }
 

@@ -127,7 +127,7 @@ pub fn base_url(settings: &Settings, listen: SocketAddr) -> Option<String> {
 
 /// Quotes a word for a POSIX shell. A word without special characters is returned unquoted, because
 /// it is easier to read.
-fn shell_quoted(word: &str) -> String {
+pub fn shell_quoted(word: &str) -> String {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"/:._-%".contains(&b);
     if word.bytes().all(is_plain) {
         return word.to_owned();

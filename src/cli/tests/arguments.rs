@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
-use crate::cli::{Cli, Command, Output, RecordCommand};
+use crate::cli::{Cli, Command, Format, RecordCommand};
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(std::iter::once("keyward").chain(line.split_whitespace()))
@@ -21,7 +21,7 @@ fn command_is_optional_and_global_options_work_anywhere() {
         ["--output json user list --config c.toml", "user --config c.toml list --output json"]
     {
         let cli = parse(line).unwrap();
-        assert_eq!((cli.output, cli.config), (Output::Json, Some("c.toml".into())), "{line}");
+        assert_eq!((cli.output, cli.config), (Format::Json, Some("c.toml".into())), "{line}");
         assert!(matches!(cli.command, Some(Command::Records(RecordCommand::User(_)))));
     }
 }

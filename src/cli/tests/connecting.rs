@@ -75,7 +75,7 @@ fn ended_process_id() -> u32 {
 #[tokio::test]
 async fn missing_store_is_not_created() {
     let (folder, settings) = new_folder("sled");
-    assert_unreachable(&settings, "run keyward init or keyward serve first").await;
+    assert_unreachable(&settings, "To make a new store at that path, run keyward init").await;
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     let (_folder, settings) = new_folder("memory");
     assert_unreachable(&settings, "memory").await;

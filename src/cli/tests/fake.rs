@@ -233,7 +233,7 @@ pub async fn run_with(client: AdminClient, args: &[&str]) -> CommandRun {
     let cli = Cli::try_parse_from([&["keyward"], args].concat()).unwrap();
     let (out, err) = (Buffer::default(), Buffer::default());
     let screen = Screen::new(out.clone(), err.clone());
-    let session = Session { client, output: cli.output, screen };
+    let session = Session { client, output: cli.output.into(), screen };
     let Some(Command::Records(command)) = cli.command else { panic!("{args:?}") };
     let loaded = crate::config::load(None, std::iter::empty()).unwrap();
     let result = run_record_command(command, &session, &loaded).await;

@@ -28,7 +28,10 @@ pub use telemetry::MetricsSettings;
 use tracing_subscriber::EnvFilter;
 pub use verify::VerifySettings;
 
-use super::file::{self, File};
+use super::{
+    file::{self, File},
+    paths::Origin,
+};
 use crate::{
     accounts::BackupSchedule,
     handlers::IdentityFields,
@@ -68,6 +71,8 @@ pub struct Settings {
     pub metrics: Option<MetricsSettings>,
     /// The access log. `None` means none.
     pub access_log: Option<AccessLogSettings>,
+    /// The places that the paths come from.
+    pub origin: Origin,
 }
 
 /// The public listener.
@@ -215,6 +220,7 @@ pub(super) fn resolve(file: &File, report: impl FnMut(&[&str], String, String)) 
         log: check.log(&file.log),
         metrics: check.metrics(&file.metrics),
         access_log: check.access_log(&file.access_log),
+        origin: Origin::default(),
     };
     check.together(&settings);
     settings
@@ -362,7 +368,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             self.broken(
                 key,
                 "The value is not the path of a Unix socket.",
-                format!("Use unix: and an absolute path of at most {MAX_SOCKET_PATH} bytes, such as unix:/run/keyward/admin.sock."),
+                format!("Use unix: and a path that has at most {MAX_SOCKET_PATH} bytes with its folder, such as unix:/run/keyward/admin.sock."),
             );
         }
         path.into()

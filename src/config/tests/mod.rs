@@ -1,6 +1,7 @@
 //! Tests of the configuration.
 
 mod faces;
+mod paths;
 mod refused;
 
 use std::collections::BTreeMap;
@@ -9,12 +10,14 @@ use serde_json::Value as Json;
 
 use super::{show::SHIPPED, *};
 
-/// Loads `text` as the only file. In error texts, the file's name is config.toml.
+/// Loads `text` as the only file. In error texts, the file's name is config.toml. Relative paths
+/// count from the working directory, so that the settings are comparable.
 fn load_text(text: impl AsRef<[u8]>, variables: &[(&str, &str)]) -> Result<Loaded, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
     fs::write(&path, text).unwrap();
-    load_among(Some(&path), env(variables), &[]).map_err(|problem| {
+    let origin = |_: Option<&Path>, file: &File| Origin::new(None, file);
+    load_from(Some(&path), env(variables), &[], origin).map_err(|problem| {
         problem.to_string().replace(&format!("{}/", folder.path().display()), "")
     })
 }
@@ -232,11 +235,12 @@ fn defaults_are_resolved() {
     assert_eq!(settings.server.shutdown.as_secs(), 10);
     assert_eq!(settings.admin.listen, ListenAddress::Tcp("127.0.0.1:8081".parse().unwrap()));
     assert_eq!(settings.store.engine, Engine::Sled);
-    assert_eq!(settings.store.path, Path::new("data/keyward"));
-    assert_eq!(settings.store.pepper_file, Path::new("data/keyward.pepper"));
-    assert_eq!(settings.store.control_file, Path::new("data/keyward.control"));
+    let at = |name| std::path::absolute(name).unwrap();
+    assert_eq!(settings.store.path, at("data/keyward"));
+    assert_eq!(settings.store.pepper_file, at("data/keyward.pepper"));
+    assert_eq!(settings.store.control_file, at("data/keyward.control"));
     assert_eq!(settings.store.cache_mib, 32);
-    assert_eq!(settings.scripts.dir, Path::new("scripts"));
+    assert_eq!(settings.scripts.dir, at("scripts"));
     assert_eq!(settings.limits.password_checks, cores);
     assert_eq!((settings.limits.header_bytes, settings.limits.headers), (16_384, 100));
     assert_eq!((settings.limits.body_bytes, settings.limits.credential_bytes), (1_048_576, 4096));
@@ -313,13 +317,9 @@ fn unknown_variable_is_refused_with_the_nearest_known_one() {
 
 #[test]
 fn unrelated_variables_are_ignored() {
-    let variables = [
-        ("KEYWARD_PORT", "tcp://10.0.0.1:8080"),
-        ("KEYWARD_LISTEN", "x"),
-        ("PATH", "/bin"),
-        ("OTHER_SERVER__LISTEN", "x"),
-    ];
-    let loaded = load_text("", &variables).unwrap();
+    let variables =
+        [("KEYWARD_PORT", "tcp://10.0.0.1:8080"), ("PATH", "/bin"), ("OTHER_SERVER__LISTEN", "x")];
+    let loaded = load_among(None, env(&variables), &[]).unwrap();
     assert_eq!(loaded.settings, defaults().settings);
     assert_eq!(loaded.overrides, Vec::<String>::new());
 }
@@ -473,11 +473,12 @@ fn printed_configuration_names_its_file_and_variables() {
         ]
     );
     loaded.source = Some("odd\nname.toml".into());
+    loaded.settings.origin.folder = "/etc/k".into();
     loaded.overrides = vec!["KEYWARD_LOG__LEVEL".into(), "KEYWARD_STORE__PATH".into()];
     assert_eq!(
         head(&loaded),
         [
-            "# Read from \"odd\\nname.toml\".",
+            "# Read from \"odd\\nname.toml\". Relative paths count from \"/etc/k\".",
             "# Overridden by the environment: KEYWARD_LOG__LEVEL, KEYWARD_STORE__PATH.",
             "",
             "[server]",

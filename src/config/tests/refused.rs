@@ -188,7 +188,7 @@ fn listen_address_is_an_ip_address_with_a_port() {
 }
 
 #[test]
-fn unix_socket_has_an_absolute_path_of_limited_length() {
+fn unix_socket_has_a_path_of_limited_length() {
     let listen = |path: &str| load_text(format!("[admin]\nlisten = \"unix:{path}\"\n"), &[]);
     let longest = format!("/{}", "x".repeat(106));
     for good in ["/run/keyward.sock", &longest] {
@@ -196,11 +196,11 @@ fn unix_socket_has_an_absolute_path_of_limited_length() {
         assert_eq!(loaded.settings.admin.listen, ListenAddress::Unix(good.into()));
         assert_eq!(loaded.settings.admin.listen.to_string(), format!("unix:{good}"));
     }
-    for bad in ["", "admin.sock", "/run/", &format!("{longest}x")] {
+    for bad in ["", "run/", "/run/", &format!("{longest}x"), &longest[1..]] {
         assert_eq!(
             listen(bad).unwrap_err(),
-            "config.toml:2: admin.listen: The value is not the path of a Unix socket. Use unix: and an absolute path \
-             of at most 107 bytes, such as unix:/run/keyward/admin.sock."
+            "config.toml:2: admin.listen: The value is not the path of a Unix socket. Use unix: and a path that has \
+             at most 107 bytes with its folder, such as unix:/run/keyward/admin.sock."
         );
     }
 }
@@ -321,7 +321,7 @@ fn store_path_is_a_folder_and_the_pepper_file_is_outside_of_it() {
         );
     }
     let outside = store("pepper_file = \"data/pepper\"\n").unwrap();
-    assert_eq!(outside.pepper_file, Path::new("data/pepper"));
+    assert!(outside.pepper_file.is_absolute() && outside.pepper_file.ends_with("data/pepper"));
     assert_refused(
         "[store]\nengine = \"Sled\"\n",
         "config.toml:2: store.engine: The value is not one of the choices. Use \"sled\" or \"redb\" or \"memory\".",

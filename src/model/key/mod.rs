@@ -5,6 +5,7 @@ pub(super) mod redact;
 pub(super) mod scan;
 pub(super) mod scheme;
 pub(super) mod text;
+mod views;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};

@@ -1,15 +1,21 @@
 //! Finds leaked keys in text, by their format and checksum, with any prefix.
 //!
-//! A key is found in clear text and inside Base64 credentials (RFC 4648), as `API-KEY` and `Basic`
-//! carry them.
+//! A key is found in clear text and inside Base64 (RFC 4648), as `API-KEY` and `Basic` carry it,
+//! also if the text is UTF-16, escaped or folded (see [`View`]), and in Base64 of such text.
+
+use std::collections::VecDeque;
 
 use base64::{
     Engine as _,
     alphabet::STANDARD,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
+use zeroize::Zeroizing;
 
-use super::text::{CHECK, ID, MAX_PREFIX, SECRET};
+use super::{
+    text::{CHECK, ID, MAX_PREFIX, SECRET},
+    views::View,
+};
 use crate::model::{KeyId, KeyShape, KeyText};
 
 /// The length of a key after its prefix: `_`, the id, `_`, the secret and the checksum.
@@ -17,9 +23,18 @@ const TAIL: usize = 1 + ID + 1 + SECRET + CHECK;
 /// The length of the shortest run (a sequence of Base64 characters) that can contain a user's name
 /// and a key with a prefix of one letter.
 const SHORTEST_RUN: usize = (TAIL + 1) * 4 / 3;
-/// The length of the longest run that is decoded. A longer run is binary data, because no
-/// credential is that long.
-const LONGEST_RUN: usize = 1024;
+/// The length of the longest credential. A key in a longer run is reported at its own place, and
+/// not at the beginning of the run.
+const LONGEST_CREDENTIAL: usize = 1024;
+/// The number of bytes that are searched together.
+const WINDOW: usize = 64 * 1024;
+/// The number of bytes at the end of a window that are searched again with the next one. A key with
+/// all its encodings is not longer.
+const OVERLAP: usize = 16 * 1024;
+/// The maximum number of encodings in Base64 within each other.
+const MAX_DEPTH: usize = 3;
+/// The maximum number of reported keys that are remembered, so that none is reported twice.
+const MAX_RECENT: usize = 256;
 /// Ignores the trailing bits of a run, because the run may be truncated.
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_allow_trailing_bits(true)
@@ -47,7 +62,9 @@ pub struct Found {
 pub enum Form {
     /// Clear text.
     Plain,
-    /// Inside a Base64 credential.
+    /// Clear text that is escaped, folded or UTF-16.
+    Escaped,
+    /// Inside Base64.
     Encoded,
 }
 
@@ -55,15 +72,19 @@ pub enum Form {
 #[derive(Debug)]
 pub struct Scanner {
     /// The last bytes that were read, which may contain the beginning of a key.
-    buffer: Vec<u8>,
+    buffer: Zeroizing<Vec<u8>>,
     /// The position of the first byte in the buffer.
     line: u64,
     column: u64,
+    offset: usize,
+    /// The ids and offsets of the latest reported keys.
+    recent: VecDeque<(KeyId, usize)>,
 }
 
 impl Default for Scanner {
     fn default() -> Self {
-        Self { buffer: Vec::new(), line: 1, column: 1 }
+        let (buffer, recent) = (Zeroizing::default(), VecDeque::new());
+        Self { buffer, line: 1, column: 1, offset: 0, recent }
     }
 }
 
@@ -71,15 +92,17 @@ impl Scanner {
     /// Scans the next part of the text. A key that continues in a later part is found after
     /// that part was read.
     pub fn read(&mut self, part: &[u8], found: &mut Vec<Found>) {
-        self.buffer.extend_from_slice(part);
-        let latest_end = self.buffer.len().saturating_sub(LONGEST_RUN);
-        // A run may continue in the next part, so the whole run is kept.
-        let end = self.buffer[..latest_end].iter().rposition(|b| !is_run(*b)).map_or_else(
-            // The run is longer than any credential, so its beginning is not kept.
-            || if self.buffer.len() > 4 * LONGEST_RUN { latest_end } else { 0 },
-            |index| index + 1,
-        );
-        self.report_before(end, found);
+        let mut rest = part;
+        while !rest.is_empty() {
+            // A window always has the same size, so the result does not depend on the parts.
+            let missing = WINDOW + OVERLAP - self.buffer.len();
+            let (taken, later) = rest.split_at(missing.min(rest.len()));
+            self.buffer.extend_from_slice(taken);
+            rest = later;
+            if self.buffer.len() == WINDOW + OVERLAP {
+                self.report_before(WINDOW, found);
+            }
+        }
     }
 
     /// Scans the rest at the end of the text.
@@ -89,16 +112,34 @@ impl Scanner {
 
     /// Reports the keys that begin before `end`, and discards the text before `end`.
     fn report_before(&mut self, end: usize, found: &mut Vec<Found>) {
-        let mut hits: Vec<(usize, Hit)> =
-            plain_keys(&self.buffer).into_iter().filter(|(begin, _)| *begin < end).collect();
-        for (begin, run) in runs(&self.buffer).into_iter().filter(|(begin, _)| *begin < end) {
-            hits.extend(encoded_keys(run).into_iter().map(|hit| (begin, hit)));
+        let mut hits = keys_in(&self.buffer, MAX_DEPTH);
+        let view = View::new(&self.buffer);
+        if view.is_changed() {
+            let in_view = keys_in(&view.text, MAX_DEPTH).into_iter().map(|(begin, hit)| {
+                let is_plain = hit.form == Form::Plain;
+                let form = if is_plain { Form::Escaped } else { hit.form };
+                (view.origin(begin), Hit { form, ..hit })
+            });
+            hits.extend(in_view);
         }
-        hits.sort_by_key(|(begin, _)| *begin);
-        let mut from = 0;
+        hits.retain(|(begin, _)| *begin < end);
+        // Of the ways to find a key, the plainest counts.
+        hits.sort_by_key(|(_, hit)| hit.form as u8);
+        let mut kept: Vec<(usize, Hit)> = Vec::new();
         for (begin, hit) in hits {
+            if !self.is_known(&kept, begin, &hit) {
+                kept.push((begin, hit));
+            }
+        }
+        kept.sort_by_key(|(begin, _)| *begin);
+        let mut from = 0;
+        for (begin, hit) in kept {
             self.advance(from, begin);
             from = begin;
+            if self.recent.len() == MAX_RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back((hit.id, self.offset));
             let Hit { id, prefix, last_four, form } = hit;
             let (line, column) = (self.line, self.column);
             found.push(Found { line, column, id, prefix, last_four, form });
@@ -107,15 +148,28 @@ impl Scanner {
         self.buffer.drain(..end);
     }
 
-    /// Advances line and column over a part of the buffer.
+    /// Whether a hit is a key that is reported already, found in another way. A key in clear text
+    /// is only found at its own place.
+    fn is_known(&self, kept: &[(usize, Hit)], begin: usize, hit: &Hit) -> bool {
+        let offset = self.offset + begin;
+        let is_same = |id: KeyId, other: usize| match hit.form {
+            Form::Plain => id == hit.id && other == offset,
+            _ => id == hit.id && other.abs_diff(offset) < LONGEST_CREDENTIAL,
+        };
+        kept.iter().any(|(begin, known)| is_same(known.id, self.offset + begin))
+            || self.recent.iter().any(|(id, other)| is_same(*id, *other))
+    }
+
+    /// Advances line, column and offset over a part of the buffer.
     fn advance(&mut self, from: usize, to: usize) {
-        for byte in &self.buffer[from..to] {
-            if *byte == b'\n' {
-                self.line += 1;
-                self.column = 1;
-            } else {
-                self.column += 1;
+        let passed = &self.buffer[from..to];
+        self.offset += passed.len();
+        match memchr::memrchr(b'\n', passed) {
+            Some(last) => {
+                self.line += memchr::memchr_iter(b'\n', passed).count() as u64;
+                self.column = (passed.len() - last) as u64;
             }
+            None => self.column += passed.len() as u64,
         }
     }
 }
@@ -128,20 +182,46 @@ struct Hit {
     form: Form,
 }
 
+/// The keys in a text and in Base64 within the text, with their offsets.
+fn keys_in(text: &[u8], depth: usize) -> Vec<(usize, Hit)> {
+    let mut hits = plain_keys(text);
+    if depth == 0 {
+        return hits;
+    }
+    for (begin, run) in runs(text) {
+        for (start, decoded) in decodings(run) {
+            let mut inner = keys_in(&decoded, depth - 1);
+            let view = View::new(&decoded);
+            if view.is_changed() {
+                let in_view = keys_in(&view.text, depth - 1).into_iter();
+                inner.extend(in_view.map(|(begin, hit)| (view.origin(begin), hit)));
+            }
+            for (inside, hit) in inner {
+                let is_credential = run.len() <= LONGEST_CREDENTIAL;
+                let place = if is_credential { begin } else { begin + start + inside / 3 * 4 };
+                let is_known = |(known, other): &(usize, Hit)| {
+                    other.id == hit.id && known.abs_diff(place) < LONGEST_CREDENTIAL
+                };
+                if !hits.iter().any(is_known) {
+                    hits.push((place, Hit { form: Form::Encoded, ..hit }));
+                }
+            }
+        }
+    }
+    hits
+}
+
 /// The keys in clear text, with their offsets.
 fn plain_keys(text: &[u8]) -> Vec<(usize, Hit)> {
     let mut hits = Vec::new();
     let mut index = 0;
-    while let Some(distance) = text[index..].iter().position(|b| *b == b'_') {
+    while let Some(distance) = memchr::memchr(b'_', &text[index.min(text.len())..]) {
         index += distance;
         if let Some((begin, hit)) = key_around(text, index) {
             hits.push((begin, hit));
             index += TAIL;
         } else {
             index += 1;
-        }
-        if index >= text.len() {
-            break;
         }
     }
     hits
@@ -178,7 +258,7 @@ fn runs(text: &[u8]) -> Vec<(usize, &[u8])> {
     let mut runs = Vec::new();
     let mut begin = 0;
     for run in text.split(|b| !is_run(*b)) {
-        if (SHORTEST_RUN..=LONGEST_RUN).contains(&run.len()) {
+        if run.len() >= SHORTEST_RUN {
             runs.push((begin, run));
         }
         begin += run.len() + 1;
@@ -186,18 +266,9 @@ fn runs(text: &[u8]) -> Vec<(usize, &[u8])> {
     runs
 }
 
-/// The keys in a run of Base64, without offsets.
-fn encoded_keys(run: &[u8]) -> Vec<Hit> {
-    let as_encoded = |(_, hit)| Hit { form: Form::Encoded, ..hit };
-    let mut hits: Vec<Hit> = Vec::new();
-    for text in decoded_runs(run) {
-        for hit in plain_keys(&text).into_iter().map(as_encoded) {
-            if hits.iter().all(|known| known.id != hit.id) {
-                hits.push(hit);
-            }
-        }
-    }
-    hits
+/// The possible contents of a run of Base64, with the offset at which each one begins.
+fn decodings(run: &[u8]) -> impl Iterator<Item = (usize, Zeroizing<Vec<u8>>)> {
+    decoded_runs(run).enumerate().map(|(offset, decoded)| (offset, Zeroizing::new(decoded)))
 }
 
 /// The possible contents of a run of Base64 in both alphabets. The Base64 text can begin within
@@ -328,12 +399,87 @@ mod tests {
         }
     }
 
+    /// A text in lines of this width.
+    fn wrapped(text: &str, width: usize, line_end: &str) -> String {
+        let lines: Vec<&str> = (0..text.len().div_ceil(width))
+            .map(|line| &text[line * width..text.len().min((line + 1) * width)])
+            .collect();
+        lines.join(line_end)
+    }
+
+    fn utf16(text: &str, bytes: fn(u16) -> [u8; 2]) -> Vec<u8> {
+        text.encode_utf16().flat_map(bytes).collect()
+    }
+
+    #[test]
+    fn keys_are_found_in_every_encoding() {
+        let standard = |text: &[u8]| general_purpose::STANDARD.encode(text);
+        let (key, name) =
+            (key("kw", 7), "a-name-that-is-long-enough-to-wrap-the-line-once-or-twice");
+        let pair = standard(format!("{name}:{key}").as_bytes());
+        let escaped = |form: fn(u8) -> String| key.bytes().map(form).collect::<String>();
+        let mut texts: Vec<Vec<u8>> = vec![
+            utf16(&format!("\u{feff}KEY={key}\r\n"), u16::to_le_bytes),
+            utf16(&format!("\u{feff}KEY={key}\r\n"), u16::to_be_bytes),
+            utf16(&key, u16::to_le_bytes),
+            utf16(&format!("x: {pair}"), u16::to_be_bytes),
+            standard(&utf16(&format!("$k = '{key}'"), u16::to_le_bytes)).into(),
+            standard(pair.as_bytes()).into(),
+            standard(standard(pair.as_bytes()).as_bytes()).into(),
+            standard(format!("{{\"auths\":{{\"x\":{{\"auth\":\"{pair}\"}}}}}}").as_bytes()).into(),
+            general_purpose::URL_SAFE_NO_PAD.encode(format!("\u{ff}\u{fe}>>?:{key}")).into(),
+            escaped(|byte| format!("\\u{byte:04x}")).into(),
+            escaped(|byte| format!("\\x{byte:02X}")).into(),
+            escaped(|byte| format!("%{byte:02x}")).into(),
+            escaped(|byte| format!("&#{byte};")).into(),
+            escaped(|byte| format!("&#x{byte:x};")).into(),
+            key.replace('_', "=5F").into(),
+            key.replace('_', "%255F").into(),
+            pair.replace('/', "\\/").into(),
+            format!("mail=3D{}", wrapped(&key, 20, "=\r\n")).into(),
+        ];
+        for width in [64, 76] {
+            for line_end in
+                ["\n", "\r\n", "\r", "\n    ", "\n\n", "\\n", "=\r\n", "\n> ", "\" \\\n  \""]
+            {
+                texts.push(
+                    format!("data: |\n    {}\nnext: x", wrapped(&pair, width, line_end)).into(),
+                );
+            }
+        }
+        for text in texts {
+            for part in [1, 100_000] {
+                let found = scan(&text, part);
+                assert_eq!(found.len(), 1, "{}", text.escape_ascii());
+                assert_ne!(found[0].3, Form::Plain, "{}", text.escape_ascii());
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_found_deep_in_long_lines() {
+        let key = key("kw", 8);
+        let filler = "lorem ipsum dolor sit amet ".repeat(40_000);
+        let text = format!("{filler}{key} {filler}");
+        let encoded = general_purpose::STANDARD.encode(&text);
+        let [(1, column, _, Form::Plain)] = scan(text.as_bytes(), 60_000)[..] else { panic!() };
+        assert_eq!(column, filler.len() as u64 + 1);
+        // In a long run, the column is that of the encoded key.
+        let [(1, column, _, Form::Encoded)] = scan(encoded.as_bytes(), 60_000)[..] else {
+            panic!("{:?}", scan(encoded.as_bytes(), 60_000));
+        };
+        assert!(column.abs_diff(filler.len() as u64 * 4 / 3) < 8, "{column}");
+        let lines = wrapped(&encoded, 76, "\r\n");
+        let [(line, _, _, Form::Encoded)] = scan(lines.as_bytes(), 60_000)[..] else { panic!() };
+        assert!(line.abs_diff(filler.len() as u64 * 4 / 3 / 76) < 3, "{line}");
+    }
+
     #[test]
     fn endless_text_takes_bounded_memory() {
         let mut scanner = Scanner::default();
-        for _ in 0..100 {
+        for _ in 0..1000 {
             scanner.read(&[b'A'; 1000], &mut Vec::new());
-            assert!(scanner.buffer.len() < 8 * LONGEST_RUN);
+            assert!(scanner.buffer.capacity() <= 2 * (WINDOW + OVERLAP));
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod challenge;
 mod choice;
+pub(super) mod hints;
 mod removal;
 
 pub use challenge::{declared_header, scripted_challenge};

@@ -13,7 +13,9 @@ pub use identity::Identity;
 
 use super::{
     Action, Candidate, Denial, Gate, Phase, Request, RequestContext,
+    credentials::hints,
     decode::{PresentedSecret, ScriptedCredential},
+    denial::INVALID_KEY,
     failures::{self, PasswordOutcome},
     lookup::{KeyMatch, Proof, UnverifiedCredential, blocked},
     scripts::script_views,
@@ -31,8 +33,6 @@ use identity::VerifiedUser;
 /// This digest stands in for the digest of the key if there is no key. Nobody can find a text whose
 /// BLAKE3 digest has this value.
 const NO_KEY: Digest = Digest::from_bytes([0; 32]);
-
-const INVALID_KEY: &str = "Sorry, you are using an invalid API Key.";
 
 /// Checks the credential.
 ///
@@ -106,7 +106,9 @@ impl CredentialCheck<'_, '_> {
                 (key, is_right)
             }
         };
-        let (user, id, key) = matching_key(application, user, key, is_right)?;
+        let (user, id, key) = matching_key(application, user, key, is_right).map_err(|denial| {
+            denial.with_hint_of(application, || hints::wrong_key(application, text.expose()))
+        })?;
         let usable = check_usable(gate, application, self.request, &user, &key);
         usable.map_err(|denial| denial.about(user.uid, Some(id)))?;
         if key.is_universal() {
@@ -136,7 +138,7 @@ impl CredentialCheck<'_, '_> {
     /// Checks that a universal key may act as this user: the key's owner must be active, and acting
     /// as an administrator must be enabled in the application.
     fn may_act_as(&self, user: &CachedUser, key: &CachedKey) -> Result<(), Denial> {
-        let reject = |message: &'static str| Err(wrong_key(self.application, message));
+        let reject = |message: &'static str| Err(Denial::wrong_key(self.application, message));
         let owner = self.gate.0.directory.user(key.user);
         if owner.is_none_or(|owner| !owner.is_active) {
             return reject("the owner of this universal key is blocked");
@@ -163,20 +165,23 @@ impl CredentialCheck<'_, '_> {
             return self.key(&text, user, key).await;
         }
         let Some(user) = user else {
-            return Err(wrong_key(application, "the script found no user"));
+            return Err(Denial::wrong_key(application, "the script found no user"));
         };
         let view = script_views::user(&user, &context.policy.roles);
         let verdict = script.verify(context.script_request(self.request), &view, &claim).await;
         let verdict = verdict
             .map_err(|fault| script_views::denial_of(Phase::Verify, Some(application), fault))?;
         let VerifyResult::Match(CredentialTerms { scopes, adopt }) = verdict else {
-            return Err(wrong_key(application, "the script's verify rejected the credential"));
+            return Err(Denial::wrong_key(
+                application,
+                "the script's verify rejected the credential",
+            ));
         };
         // A blocked user is refused whatever the script returned.
         if !user.is_active {
             return Err(match application.record.detail {
                 Detail::Exact => blocked(Phase::Verify),
-                Detail::Uniform => wrong_key(application, "the user is blocked"),
+                Detail::Uniform => Denial::wrong_key(application, "the user is blocked"),
             });
         }
         // An adopted key becomes a per-user key. An application with universal keys does not accept
@@ -224,6 +229,7 @@ impl CredentialCheck<'_, '_> {
         password: Secret,
     ) -> Result<Arc<CachedUser>, Denial> {
         let (gate, application) = (self.gate, self.application);
+        let is_key = KeyText::shape(password.expose()) != KeyShape::Foreign;
         let digest = user.as_ref().and_then(|user| user.password().cloned());
         // A digest of another system is replaced by a Keyward digest now, because only this request
         // brings the plaintext of the password.
@@ -236,6 +242,7 @@ impl CredentialCheck<'_, '_> {
             let message = "Invalid username or password";
             Denial::unauthorized(Phase::Verify, application, "INVALID_CREDENTIALS", message)
                 .with_internal_message(internal_message)
+                .with_hint_of(application, || is_key.then_some(hints::KEY_AS_PASSWORD))
         };
         match user {
             Some(user) if is_right && user.is_active => {
@@ -287,9 +294,11 @@ fn matching_key(
         (Some(user), Some((id, key))) if is_right && is_key_of(&user, application, &key) => {
             Ok((user, id, key))
         }
-        (None, _) => Err(wrong_key(application, "no such user, or no such key")),
-        (Some(_), None) => Err(wrong_key(application, "no such key")),
-        (Some(_), Some(_)) => Err(wrong_key(application, "the key is wrong or another user's")),
+        (None, _) => Err(Denial::wrong_key(application, "no such user, or no such key")),
+        (Some(_), None) => Err(Denial::wrong_key(application, "no such key")),
+        (Some(_), Some(_)) => {
+            Err(Denial::wrong_key(application, "the key is wrong or another user's"))
+        }
     }
 }
 
@@ -323,7 +332,8 @@ fn check_usable(
         None => application.record.is_operator(),
     };
     if is_of_another_application {
-        return Err(reject(INVALID_KEY, "the key is for another application"));
+        let denial = reject(INVALID_KEY, "the key is for another application");
+        return Err(denial.with_hint_of(application, || Some(hints::OTHER_APPLICATION)));
     }
     if key.is_revoked {
         return Err(reject("The API key has been revoked.", "the key is revoked"));
@@ -336,9 +346,4 @@ fn check_usable(
         return Err(reject(INVALID_KEY, "the key may not be used from the client's address"));
     }
     Ok(())
-}
-
-fn wrong_key(application: &CompiledApplication, internal_message: &'static str) -> Denial {
-    Denial::unauthorized(Phase::Verify, application, "AUTHENTICATION_FAILED", INVALID_KEY)
-        .with_internal_message(internal_message)
 }

@@ -93,6 +93,8 @@ pub async fn corpus(fixture: &Fixture) -> Vec<TestRequest> {
     let restricted = fixture.restricted_credentials().await;
     let wrong = STANDARD.encode("ada:kw_wrong");
     let unknown = STANDARD.encode("eve:kw_wrong");
+    let line_end = STANDARD.encode("ada:kw_wrong\n");
+    let mistyped = STANDARD.encode("ada:kw_12345678_abcdefghijklmnopqrstuvwxyzABCDEFGHIJ");
     let mut credentials: Vec<Vec<(&str, &str)>> = vec![
         vec![],
         vec![("api-key", fixture.ada.as_str())],
@@ -100,6 +102,9 @@ pub async fn corpus(fixture: &Fixture) -> Vec<TestRequest> {
         vec![("api-key", wrong.as_str())],
         vec![("api-key", unknown.as_str())],
         vec![("api-key", "!")],
+        vec![("api-key", line_end.as_str())],
+        vec![("api-key", mistyped.as_str())],
+        vec![("authorization", "Bearer kw_wrong")],
         vec![("api-key", fixture.ada.as_str()), ("api-key", fixture.ada.as_str())],
         vec![("auth-method", "nothing"), ("api-key", fixture.ada.as_str())],
     ];

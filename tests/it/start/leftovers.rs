@@ -76,7 +76,7 @@ fn files_of_a_newer_format_are_called_so() {
     for args in [&["serve"][..], &["init"], &["user", "list"]] {
         let (code, errors) = end_of(site.command(args));
         assert_eq!(code, Some(5), "{errors}");
-        assert!(errors.contains("the store data/keyward was written by a newer"), "{errors}");
+        assert!(errors.contains("data/keyward was written by a newer"), "{errors}");
         assert!(!errors.contains("damaged"), "{errors}");
     }
 }

@@ -35,9 +35,11 @@ fn pepper_without_store_is_refused_by_every_command() {
         }
         for args in COMMANDS {
             let state = if is_mount_point { "is empty" } else { "is missing" };
+            let pepper = format!("the pepper file {} is there", pepper.display());
+            let folder = format!("the folder of its store {}", site.store().display());
             let parts = [
-                "the pepper file data/keyward.pepper is there",
-                "the folder of its store data/keyward",
+                pepper.as_str(),
+                folder.as_str(),
                 state,
                 "not mounted",
                 "mistyped path",
@@ -66,9 +68,11 @@ fn store_without_pepper_is_refused_by_every_command() {
     let kept = site.path().join("kept");
     fs::rename(&pepper, &kept).unwrap();
     for args in COMMANDS.into_iter().chain([&["init", "--new"][..]]) {
+        let store = format!("the store {} is there", site.store().display());
+        let missing = format!("its pepper file {} is missing", pepper.display());
         let parts = [
-            "the store data/keyward is there",
-            "its pepper file data/keyward.pepper is missing",
+            store.as_str(),
+            missing.as_str(),
             "not mounted",
             "mistyped path",
             "put the pepper file back from a backup",
@@ -88,7 +92,7 @@ fn init_new_begins_anew_with_the_same_pepper_and_replaces_nothing() {
     site.json(&["user", "add", "bob"]);
     let pepper = site.path().join("data/keyward.pepper");
     let before = fs::read(&pepper).unwrap();
-    let used = "the store data/keyward has its users and keys already";
+    let used = "data/keyward has its users and keys already";
     assert_fails(&site, &["init", "--new"], 4, &[used]);
     assert_eq!(site.json(&["user", "show", "bob"])["name"], "bob");
 
@@ -107,7 +111,7 @@ fn init_on_an_existing_store_does_not_call_it_in_use() {
     site.json(&["init"]);
     let output = site.run(&["init"]);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.contains("the store data/keyward has its users and keys already"), "{errors}");
+    assert!(errors.contains("data/keyward has its users and keys already"), "{errors}");
     assert!(!errors.contains("in use"), "{errors}");
     // A running server has the store open.
     let server = Server::start(site, String::new());

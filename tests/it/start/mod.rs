@@ -2,6 +2,7 @@
 
 mod clock;
 mod descriptors;
+mod elsewhere;
 mod leftovers;
 mod missing;
 

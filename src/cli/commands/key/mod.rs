@@ -7,6 +7,7 @@ pub(in crate::cli) mod import;
 mod remove;
 mod revoke;
 pub(super) mod scan;
+mod usage;
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
@@ -33,6 +34,7 @@ use crate::{
             table::{Column, cell, cell_or},
         },
     },
+    config::Settings,
     model::{Clock, Expires, KeyId, parse_span},
 };
 
@@ -158,9 +160,9 @@ pub struct MaybeWho {
 }
 
 /// Runs the command.
-pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
+pub async fn run(verb: Verb, session: &Session, settings: &Settings) -> anyhow::Result<()> {
     match verb {
-        Verb::Generate(generate) => generate.run(session).await,
+        Verb::Generate(generate) => generate.run(session, settings).await,
         Verb::List { who, filter } => {
             let target = match Who::new(who.name, who.uid) {
                 Some(who) => keys_of(&who, session).await?,
@@ -171,27 +173,29 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
         Verb::Show { id } if id == "-" => show_found(session).await,
         Verb::Show { id } => session.get(&path(&["keys", &parse_id(&id)?])).await,
         Verb::Edit(edit) => edit.run(session).await,
-        Verb::Rotate(rotate) => rotate.run(session).await,
+        Verb::Rotate(rotate) => rotate.run(session, settings).await,
         Verb::Revoke(revoke) => revoke.run(session).await,
         Verb::Delete(delete) => delete.run(session).await,
         Verb::Purge(purge) => purge.run(session).await,
         Verb::Import(import) => import.run(session).await,
-        Verb::Scan(scan) => scan.run(session.output),
+        Verb::Scan(scan) => scan.run(None, session.output.into()),
     }
 }
 
 impl Generate {
-    async fn run(self, session: &Session) -> anyhow::Result<()> {
+    async fn run(self, session: &Session, settings: &Settings) -> anyhow::Result<()> {
         let Some(who) = Who::new(self.whom.name.clone(), self.whom.uid) else {
             let record = self.record();
-            return self.bulk.run(record, session).await;
+            self.bulk.run(record.clone(), session).await?;
+            usage::note_all(&Value::Object(record), session, settings).await;
+            return Ok(());
         };
         if self.universal {
             session.screen.note("Warning: anyone who has this key can act as any user of the application. Restrict the key to networks and scopes.\n");
         }
         let target = keys_of(&who, session).await?;
         let created = session.client.post(&target, &Value::Object(self.record())).await?.body;
-        show_once(&created, session)?;
+        show_once(&created, session, settings).await?;
         note_end_of_day(self.expires, session);
         Ok(())
     }
@@ -222,7 +226,7 @@ impl Generate {
 }
 
 impl Rotate {
-    async fn run(self, session: &Session) -> anyhow::Result<()> {
+    async fn run(self, session: &Session, settings: &Settings) -> anyhow::Result<()> {
         let mut body = Map::new();
         body.extend(self.overlap.map(|seconds| ("overlap".to_owned(), seconds.into())));
         if let Some(expires) = self.expires {
@@ -232,7 +236,7 @@ impl Rotate {
         }
         let target = path(&["keys", &key_id(&self.id, session).await?, "rotate"]);
         let created = session.client.post(&target, &Value::Object(body)).await?.body;
-        show_once(&created, session)?;
+        show_once(&created, session, settings).await?;
         note_end_of_day(self.expires, session);
         Ok(())
     }
@@ -240,7 +244,7 @@ impl Rotate {
 
 /// Prints a new key. Only the key's text goes to standard output, so that
 /// `KEY=$(keyward key generate …)` works.
-fn show_once(created: &Value, session: &Session) -> anyhow::Result<()> {
+async fn show_once(created: &Value, session: &Session, settings: &Settings) -> anyhow::Result<()> {
     if session.output == Output::Json {
         return session.show(created);
     }
@@ -253,7 +257,9 @@ fn show_once(created: &Value, session: &Session) -> anyhow::Result<()> {
         session.screen.note(&format!("The old key {id} works until {until}.\n"));
     }
     session.screen.note("\nThis is the key. It is not shown again:\n");
-    Ok(session.screen.print(&format!("{}\n", text.as_str().unwrap_or_default()))?)
+    session.screen.print(&format!("{}\n", text.as_str().unwrap_or_default()))?;
+    usage::note(created, session, settings).await;
+    Ok(())
 }
 
 /// Says what a day means as an expiry.

@@ -141,7 +141,7 @@ pub struct Source {
 
 #[derive(Debug, Args)]
 pub struct Fields {
-    /// The handler: respond, proxy, decide or entity:user
+    /// The handler: respond, proxy, decide, entity:user or script:NAME
     #[arg(long)]
     handler: Option<String>,
     /// The path, such as /orders/{id} or /files/{*rest}

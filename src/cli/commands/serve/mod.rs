@@ -29,7 +29,7 @@ use crate::{
         terminal::welcome,
     },
     config::{
-        ListenAddress, Loaded, LogSettings, ProxyProtocol, Runtime, ServerSettings, Settings,
+        self, ListenAddress, Loaded, LogSettings, ProxyProtocol, Runtime, ServerSettings, Settings,
     },
     handlers::Handlers,
     pipeline::{
@@ -52,8 +52,12 @@ pub struct Serve {
 /// Serves until SIGTERM or SIGINT. After the signal, running requests have the time in
 /// `server.shutdown_seconds` to finish.
 pub async fn run(options: Serve, loaded: Loaded) -> anyhow::Result<()> {
+    let unknown = config::unknown_variables(&loaded);
     let settings = loaded.settings;
     let unlogged = start_logging(&settings.log)?;
+    if let Some(warning) = unknown {
+        tracing::warn!("{warning}");
+    }
     tokio::spawn(report_unlogged_lines(unlogged));
     let descriptors = descriptors::raise_limit();
     // The listeners are bound before the store is created: if the server cannot listen, it must not

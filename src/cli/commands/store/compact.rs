@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::{
     cli::{
         CliError, Exit, Output,
+        instance::refusals,
         terminal::{record, screen::Screen},
     },
     config::Settings,
@@ -14,7 +15,7 @@ use crate::{
 pub fn run(engine: EngineKind, settings: &Settings, output: Output) -> anyhow::Result<()> {
     let path = &settings.store.path;
     if !store_exists(path) {
-        let text = format!("there is no store at {}", path.display());
+        let text = refusals::no_store(settings);
         return Err(CliError::new(Exit::Unreachable, text).into());
     }
     let (before, after) = compact(engine, settings).map_err(super::unreachable)?;

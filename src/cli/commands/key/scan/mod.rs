@@ -1,5 +1,10 @@
-//! `keyward key scan`: finds leaked keys. The command needs neither a server nor a store, because a
+//! `keyward key scan`: searches files for keys that someone has committed or logged by mistake. A
 //! key is recognized by its format and its checksum.
+
+mod finding;
+mod owners;
+mod report;
+mod sarif;
 
 use std::{
     fs::{self, File},
@@ -8,14 +13,16 @@ use std::{
 };
 
 use clap::Args;
-use serde_json::{Value, json};
+use finding::Finding;
+use owners::Owners;
+use report::Report;
 
 use crate::{
     cli::{
-        CliError, Exit, Output,
+        CliError, Exit, Format,
         terminal::screen::{Screen, printable},
     },
-    model::{Form, Found, Scanner},
+    model::{Found, KeyId, Scanner, redact_keys},
 };
 
 /// The size of the read buffer, in bytes.
@@ -26,19 +33,32 @@ pub struct Scan {
     /// Files and folders; - is standard input [default: standard input]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// Do not ask the server or the store whose the found keys are
+    #[arg(long)]
+    offline: bool,
 }
 
 impl Scan {
-    /// Scans all files, and prints each key when it is found.
+    /// Scans all files, and prints the keys.
     ///
     /// # Errors
     /// Keys were found, or a file or folder could not be read.
-    pub fn run(self, output: Output) -> anyhow::Result<()> {
-        self.scan(output, &Screen::process(), &mut io::stdin().lock())
+    pub fn run(self, config: Option<&Path>, format: Format) -> anyhow::Result<()> {
+        let is_offline = self.offline;
+        let ask = |ids: &[KeyId]| {
+            if is_offline { Ok(Owners::default()) } else { owners::ask(ids, config) }
+        };
+        self.scan(format, &Screen::process(), &mut io::stdin().lock(), ask)
     }
 
-    fn scan(self, output: Output, screen: &Screen, stdin: &mut impl Read) -> anyhow::Result<()> {
-        let mut search = Search { output, screen, keys: 0, unreadable: 0 };
+    fn scan(
+        self,
+        format: Format,
+        screen: &Screen,
+        stdin: &mut impl Read,
+        ask: impl FnOnce(&[KeyId]) -> anyhow::Result<Owners>,
+    ) -> anyhow::Result<()> {
+        let mut search = Search { report: Report::new(format, screen), screen, unreadable: 0 };
         if self.paths.is_empty() {
             search.stream("-", stdin)?;
         }
@@ -48,14 +68,13 @@ impl Scan {
                 _ => search.path(path)?,
             }
         }
-        search.finish()
+        search.finish(ask)
     }
 }
 
 struct Search<'a> {
-    output: Output,
+    report: Report<'a>,
     screen: &'a Screen,
-    keys: u64,
     /// The number of files and folders that could not be read.
     unreadable: u64,
 }
@@ -63,6 +82,7 @@ struct Search<'a> {
 impl Search<'_> {
     /// Scans a path from the command line. A link is followed.
     fn path(&mut self, path: &Path) -> io::Result<()> {
+        self.name(path, &path.to_string_lossy())?;
         match fs::metadata(path) {
             Ok(found) if found.is_dir() => self.folder(path),
             Ok(_) => self.file(path),
@@ -86,15 +106,38 @@ impl Search<'_> {
         };
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
+            let path = entry.path();
+            self.name(&path, &entry.file_name().to_string_lossy())?;
             match entry.file_type() {
-                Ok(kind) if kind.is_dir() => self.folder(&entry.path())?,
-                Ok(kind) if kind.is_file() => self.file(&entry.path())?,
-                // Links, pipes and devices are skipped: reading a pipe or a device could block.
+                Ok(kind) if kind.is_dir() => self.folder(&path)?,
+                Ok(kind) if kind.is_file() => self.file(&path)?,
+                // The target of a link is part of the tree, as a file's content is.
+                Ok(kind) if kind.is_symlink() => self.link(&path)?,
+                // Pipes and devices are skipped: reading a pipe or a device could block.
                 Ok(_) => {}
-                Err(problem) => self.cannot_read(&entry.path(), &problem),
+                Err(problem) => self.cannot_read(&path, &problem),
             }
         }
         Ok(())
+    }
+
+    fn link(&mut self, path: &Path) -> io::Result<()> {
+        match fs::read_link(path) {
+            Ok(target) => self.name(path, &target.to_string_lossy()),
+            Err(problem) => {
+                self.cannot_read(path, &problem);
+                Ok(())
+            }
+        }
+    }
+
+    /// Scans the name of a file or folder, or the target of a link.
+    fn name(&mut self, path: &Path, name: &str) -> io::Result<()> {
+        let (mut scanner, mut found) = (Scanner::default(), Vec::new());
+        scanner.read(name.as_bytes(), &mut found);
+        scanner.finish(&mut found);
+        let file = path.to_string_lossy();
+        self.show(&file, false, &mut found)
     }
 
     fn file(&mut self, path: &Path) -> io::Result<()> {
@@ -121,38 +164,43 @@ impl Search<'_> {
                     break;
                 }
             }
-            self.show(name, &mut found)?;
+            self.show(name, true, &mut found)?;
         }
         scanner.finish(&mut found);
-        self.show(name, &mut found)
+        self.show(name, true, &mut found)
     }
 
-    fn show(&mut self, name: &str, found: &mut Vec<Found>) -> io::Result<()> {
-        for key in found.drain(..) {
-            let text = match self.output {
-                Output::Table => line(name, &key),
-                Output::Json => {
-                    let separator = if self.keys == 0 { "[\n" } else { ",\n" };
-                    format!("{separator}{}", entry(name, &key))
-                }
-            };
-            self.screen.print(&text)?;
-            self.keys += 1;
+    /// Reports keys in the content of a file or in its name, which is shown without the key.
+    fn show(&mut self, name: &str, is_content: bool, found: &mut Vec<Found>) -> io::Result<()> {
+        for found in found.drain(..) {
+            let file = redact_keys(name).into_owned();
+            self.report.add(Finding { file, is_content, found })?;
         }
         Ok(())
     }
 
     fn cannot_read(&mut self, path: &Path, problem: &io::Error) {
         self.unreadable += 1;
-        let path = printable(&path.to_string_lossy());
+        let path = path.to_string_lossy();
+        let path = printable(&redact_keys(&path));
         self.screen.note(&format!("{path} cannot be read: {problem}\n"));
     }
 
-    fn finish(self) -> anyhow::Result<()> {
-        if self.output == Output::Json {
-            self.screen.print(if self.keys == 0 { "[]\n" } else { "\n]\n" })?;
+    fn finish(self, ask: impl FnOnce(&[KeyId]) -> anyhow::Result<Owners>) -> anyhow::Result<()> {
+        let owners = match self.report.ids() {
+            [] => Ok(Owners::default()),
+            ids => ask(ids),
+        };
+        // A problem with the server must not hide the found keys.
+        let (owners, problem) = match owners {
+            Ok(owners) => (owners, None),
+            Err(problem) => (Owners::default(), Some(problem)),
+        };
+        let keys = self.report.finish(&owners, self.unreadable == 0)?;
+        if let Some(problem) = problem {
+            self.screen.note(&format!("The owners of the keys are not known: {problem:#}\n"));
         }
-        let text = match (self.keys, self.unreadable) {
+        let text = match (keys, self.unreadable) {
             (0, 0) => return Ok(()),
             (0, _) => {
                 return Err(
@@ -166,29 +214,4 @@ impl Search<'_> {
         };
         Err(CliError::new(Exit::Found, text).into())
     }
-}
-
-/// Formats a key as `file:line:column: id prefix…last four`. Editors can jump to such a place.
-fn line(name: &str, found: &Found) -> String {
-    let Found { line, column, id, prefix, last_four, form } = found;
-    let form = match form {
-        Form::Plain => "",
-        Form::Encoded => " (in a Base64 credential)",
-    };
-    format!("{}:{line}:{column}: {id} {prefix}…{last_four}{form}\n", printable(name))
-}
-
-fn entry(name: &str, found: &Found) -> Value {
-    json!({
-        "file": name,
-        "line": found.line,
-        "column": found.column,
-        "id": found.id,
-        "prefix": found.prefix,
-        "last_four": found.last_four,
-        "form": match found.form {
-            Form::Plain => "plain",
-            Form::Encoded => "base64",
-        },
-    })
 }
