@@ -224,7 +224,7 @@ fn invalid_certificate_stops_the_start_and_creates_no_store() {
     assert!(text.contains("the private key in other.key does not belong to"), "{text}");
 }
 
-/// Writes a self-signed certificate that is valid from the first day of one year to the first day of
+/// Writes a self-signed certificate that is valid from the first day of one year to that of
 /// another.
 fn self_signed(folder: &Path, name: &str, years: std::ops::Range<i32>) -> String {
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
