@@ -97,8 +97,11 @@ fn failed_backup_is_logged_retried_and_shown_in_readiness() {
         .with_env("KEYWARD_BACKUP__EVERY", "1s")
         .with_env("KEYWARD_BACKUP__DIR", "not-mounted");
     let server = site.start();
-    server.wait_for_log("backups cannot be written: the folder not-mounted (backup.dir): No such");
-    server.wait_for_log("could not write a backup: the folder not-mounted");
+    let folder = server.site.path().join("not-mounted").display().to_string();
+    server.wait_for_log(&format!(
+        "backups cannot be written: the folder {folder} (backup.dir): No such"
+    ));
+    server.wait_for_log(&format!("could not write a backup: the folder {folder}"));
     wait_until("readiness shows the failure", || ready(&server)["backup_problem"].is_string());
     let checked = server.site.run(&["healthcheck"]);
     let text = String::from_utf8(checked.stdout).unwrap();

@@ -190,8 +190,10 @@ fn valid_certificates_are_reloaded_and_invalid_ones_ignored() {
     fs::rename(folder.join("new.pem"), folder.join("server.pem")).unwrap();
     wait_for_certificate(&server, &second);
     fs::write(folder.join("server.pem"), "no certificate").unwrap();
-    let expected = "cannot reload the certificate of [server], so the old certificate stays in use: server.pem: the file is not PEM";
-    server.wait_for_log(expected);
+    let file = folder.join("server.pem").display().to_string();
+    server.wait_for_log(&format!(
+        "cannot reload the certificate of [server], so the old certificate stays in use: {file}: the file is not PEM"
+    ));
     wait_for_certificate(&server, &second);
     fs::write(folder.join("server.pem"), &second).unwrap();
     let third = authority.issue(&folder, "server");
@@ -214,14 +216,19 @@ fn invalid_certificate_stops_the_start_and_creates_no_store() {
         let output = site.run(args);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && !site.store().exists());
-        let expected = "the TLS of [server]: server.key: other users can read it (mode 0644). Run chmod 600 on it";
-        assert!(text.contains(expected), "{text}");
+        let key = site.path().join("server.key").display().to_string();
+        let expected = format!(
+            "the TLS of [server]: {key}: other users can read it (mode 0644). Run chmod 600 on it"
+        );
+        assert!(text.contains(&expected), "{text}");
     }
     authority.issue(site.path(), "other");
     let site = site.with_env("KEYWARD_SERVER__TLS_KEY", "other.key");
     let output = site.run(&["serve"]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(text.contains("the private key in other.key does not belong to"), "{text}");
+    let key = site.path().join("other.key").display().to_string();
+    let expected = format!("the private key in {key} does not belong to");
+    assert!(text.contains(&expected), "{text}");
 }
 
 /// Writes a self-signed certificate that is valid from the first day of one year to that of

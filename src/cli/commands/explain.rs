@@ -136,8 +136,8 @@ impl Request {
     }
 }
 
-/// The host and the target of a URL, or a target alone. The target stays as it is, because the server
-/// decides about the target as it was sent.
+/// The host and the target of a URL, or a target alone. The target stays as it is, because the
+/// server decides about the target as it was sent.
 fn host_and_target(text: &str) -> Result<(Option<&str>, String), CliError> {
     let rest = ["http://", "https://"].into_iter().find_map(|scheme| text.strip_prefix(scheme));
     let Some(rest) = rest else { return Ok((None, text.to_owned())) };
