@@ -7,6 +7,7 @@ mod apply;
 mod audit;
 mod authority;
 mod backup;
+mod bulk;
 mod clock;
 mod denials;
 mod error;
@@ -33,13 +34,16 @@ use parking_lot::Mutex;
 
 pub use apply::{
     Applied, ApplyOptions, Difference, DocumentKey, DocumentPassword, DocumentUser, MOST_CHANGES,
-    Operation, StateDocument, Unlisted, VERSION as STATE_VERSION,
+    Operation, StateDocument, Unlisted, VERSION as STATE_VERSION, is_cut_off,
 };
 use audit::record_list;
 pub use audit::{AuditOrder, AuditPage, NumberedEntry, TrailStatus};
 pub use backup::{
     BackupSchedule, LaterChanges, RestoreError, Restored, Revival, WrittenBackup, check_backup,
     check_backup_completeness, restore,
+};
+pub use bulk::{
+    ChangeMany, KeySelection, LeftOut, ManyUsers, PartOfMany, RevokeMany, UserEdit, UserSelection,
 };
 pub use error::AccountError;
 pub use events::LoadScripts;

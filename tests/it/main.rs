@@ -38,6 +38,7 @@ mod log;
 mod me;
 mod resource_options;
 mod restore;
+mod scale;
 mod scripting_cli;
 mod scripts;
 mod slow_digests;

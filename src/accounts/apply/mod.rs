@@ -13,14 +13,17 @@ mod export;
 mod guards;
 mod index;
 mod lockout;
+mod names;
 mod plan;
 mod record;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-pub use self::export::VERSION;
+pub use self::export::{VERSION, is_cut_off};
 use self::plan::Plan;
 use super::{
     AccountError, AdminWriter, Guards, Writer,
@@ -225,7 +228,7 @@ impl AdminWriter<'_> {
             // Planning takes long for a large document, because it reads each listed record.
             let planning = tokio::task::spawn_blocking(move || {
                 let mut plan = Plan::new(&writer, &document, options.unlisted)?;
-                plan.check_guards(options.guards);
+                plan.check_guards(options.guards)?;
                 plan.into_commit(&writer)
             });
             let aborted = |_| AccountError::refused("The file was not applied.", "Try again.");

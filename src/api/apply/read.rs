@@ -5,14 +5,14 @@ use serde_json::Value;
 use super::TomlDocument;
 use crate::{
     accounts::{
-        Accounts, DigestFormat, DocumentKey, DocumentPassword, DocumentUser, NewUser,
-        STATE_VERSION, StateDocument,
+        AccountError, Accounts, DigestFormat, DocumentKey, DocumentPassword, DocumentUser, NewUser,
+        STATE_VERSION, StateDocument, Writer,
     },
     api::{fields::FieldReader, keys::networks, records::Editable, users},
     model::{
         Application, Digest, Key, KeyId, MAX_PREFIX, PasswordDigest, Rotation, Scheme, Timestamp,
-        Violation,
     },
+    store::Cancel,
 };
 
 const NOT_A_TIME: &str = "This is not a time.";
@@ -21,26 +21,27 @@ const TIME_FIX: &str = "Write a time such as 2027-01-01T00:00:00Z (RFC 3339).";
 /// Reads a document.
 ///
 /// # Errors
-/// All violations, each with its location in the document.
+/// All violations, each with its location in the document; or the work was cancelled.
 pub(super) fn read(
     toml: &TomlDocument<'_>,
-    accounts: &Accounts,
-) -> Result<StateDocument, Vec<Violation>> {
+    accounts: &Writer,
+) -> Result<StateDocument, AccountError> {
+    let cancel = accounts.cancel();
     let mut reader = FieldReader::new(toml.to_json());
     check_version(&mut reader);
     let document = StateDocument {
         pepper: fingerprint(&mut reader),
-        roles: records(&mut reader, "roles", Editable::read),
-        applications: records(&mut reader, "applications", |reader| {
+        roles: records(&mut reader, "roles", cancel, Editable::read)?,
+        applications: records(&mut reader, "applications", cancel, |reader| {
             Application::fill(reader, accounts);
             Application::read(reader)
-        }),
-        resources: records(&mut reader, "resources", Editable::read),
-        users: records(&mut reader, "users", |reader| user(reader, accounts)),
-        keys: records(&mut reader, "keys", key),
+        })?,
+        resources: records(&mut reader, "resources", cancel, Editable::read)?,
+        users: records(&mut reader, "users", cancel, |reader| user(reader, accounts))?,
+        keys: records(&mut reader, "keys", cancel, key)?,
     };
     let violations = reader.into_violations();
-    if violations.is_empty() { Ok(document) } else { Err(violations) }
+    if violations.is_empty() { Ok(document) } else { Err(AccountError::Invalid(violations)) }
 }
 
 /// Checks the version. The version is required, so that a file of another kind is not mistaken for
@@ -63,19 +64,24 @@ fn check_version(reader: &mut FieldReader) {
 fn records<T>(
     reader: &mut FieldReader,
     name: &'static str,
+    cancel: &Cancel,
     mut read: impl FnMut(&mut FieldReader) -> T,
-) -> Vec<T> {
+) -> Result<Vec<T>, AccountError> {
     let items = match reader.take(name) {
-        None => return Vec::new(),
+        None => return Ok(Vec::new()),
         Some(Value::Array(items)) => items,
         Some(_) => {
             let fix = format!("Write [[{name}]] above each record.");
             reader.reject(name, "This is not a list of records.", fix);
-            return Vec::new();
+            return Ok(Vec::new());
         }
     };
     let items = items.into_iter().enumerate();
-    items.map(|(index, item)| reader.entry(&format!("{name}.{index}"), item, &mut read)).collect()
+    let records = items.map(|(index, item)| {
+        cancel.check()?;
+        Ok(reader.entry(&format!("{name}.{index}"), item, &mut read))
+    });
+    records.collect()
 }
 
 fn user(reader: &mut FieldReader, accounts: &Accounts) -> DocumentUser {

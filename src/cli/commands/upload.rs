@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use crate::cli::{CliError, Exit, Session};
+use crate::cli::{CliError, Exit, Session, terminal::progress::bar};
 
 /// The maximum number of rows in one request.
 const MAX_ROWS: usize = 1000;
@@ -48,7 +48,7 @@ impl Upload<'_> {
     async fn check(&self, session: &Session) -> anyhow::Result<Map<String, Value>> {
         let mut found = Vec::new();
         let mut counts = Map::new();
-        let bar = super::key::bulk::bar(self.unit);
+        let bar = bar(self.unit);
         bar.set_message("checked");
         bar.set_length(self.rows.len() as u64);
         for part in parts(self.rows) {
@@ -72,7 +72,7 @@ impl Upload<'_> {
 
     async fn write(&self, session: &Session) -> anyhow::Result<Map<String, Value>> {
         let mut counts = Map::new();
-        let bar = super::key::bulk::bar(self.unit);
+        let bar = bar(self.unit);
         bar.set_length(self.rows.len() as u64);
         for part in parts(self.rows) {
             let response = session.client.post(&self.target, &self.body(part, false)).await?;

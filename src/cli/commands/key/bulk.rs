@@ -13,12 +13,11 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    cli::{CliError, Exit, Output, Session, client::paths::path},
+    cli::{CliError, Exit, Output, Session, client::paths::path, terminal::progress::bar},
     model::Entropy,
 };
 
@@ -282,14 +281,6 @@ impl Counts {
 fn skipped(part: &Value) -> impl Iterator<Item = (&String, u64)> {
     let all = part["skipped"].as_object().into_iter().flatten();
     all.filter_map(|(reason, count)| Some((reason, count.as_u64()?)))
-}
-
-/// Creates a progress bar, which is shown if standard error is a terminal.
-pub(in crate::cli) fn bar(unit: &str) -> ProgressBar {
-    let form = format!("{{bar:30}} {{pos}}/{{len}} {unit}, {{per_sec}}, {{eta}} left");
-    let style =
-        ProgressStyle::with_template(&form).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(0).with_style(style)
 }
 
 fn row(item: &Value, format: Format) -> String {

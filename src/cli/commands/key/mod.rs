@@ -3,6 +3,7 @@
 pub(super) mod bulk;
 mod find;
 pub(super) mod import;
+mod many;
 mod revoke;
 pub(super) mod scan;
 
