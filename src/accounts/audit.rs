@@ -12,7 +12,7 @@ use super::{AccountError, Accounts, Writer};
 use crate::{
     model::{Act, AuditEntry, Digest},
     store::{
-        Batch, Table,
+        Batch, Cancel, Table,
         audit_log::{self, AuditVerdict, Generation, Verification},
         decode, encode, table,
     },
@@ -115,9 +115,10 @@ impl Accounts {
 
     /// Verifies the whole trail. It may be long, so this runs on a thread of its own.
     pub async fn verify_audit(&self) -> Result<AuditVerdict, AccountError> {
-        let accounts = self.clone();
+        let (accounts, cancel) = (self.clone(), Cancel::default());
+        let _cancelled_with_the_request = cancel.on_drop();
         let verifying = tokio::task::spawn_blocking(move || {
-            audit_log::verify(accounts.store(), &accounts.0.pepper.audit_key())
+            audit_log::verify(accounts.store(), &accounts.0.pepper.audit_key(), &cancel)
         });
         let verdict = verifying.await.map_err(|_| interrupted())??;
         self.set_trail_status((&verdict).into());
@@ -161,6 +162,11 @@ impl Accounts {
             };
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// The maximum number of entries that the audit trail keeps. Older entries are removed.
+    pub fn audit_limit(&self) -> u64 {
+        self.0.audit_entries
     }
 
     /// The result of the last verification of the audit trail.

@@ -8,6 +8,7 @@ mod apply;
 mod audit;
 mod authority;
 mod backup;
+mod bulk;
 mod clock;
 mod denials;
 mod error;
@@ -37,13 +38,17 @@ use parking_lot::Mutex;
 pub use apply::{
     Applied, ApplyOptions, Difference, DocumentFields, DocumentKey, DocumentPassword, DocumentUser,
     LeftOut, MOST_CHANGES, Operation, PatchBases, StateDocument, Unlisted,
-    VERSION as STATE_VERSION,
+    VERSION as STATE_VERSION, is_cut_off,
 };
 use audit::record_list;
 pub use audit::{AuditOrder, AuditPage, NumberedEntry, TrailStatus};
 pub use backup::{
     BackupSchedule, LaterChanges, RestoreError, Restored, Revival, WrittenBackup, check_backup,
     check_backup_completeness, restore,
+};
+pub use bulk::{
+    ChangeMany, KeySelection, ManyUsers, PartOfMany, RevokeMany, SkippedRecords, UserEdit,
+    UserSelection,
 };
 pub use error::AccountError;
 pub use events::LoadScripts;

@@ -185,6 +185,18 @@ pub(super) fn check_scopes(accounts: &Accounts, key: &Key) -> Vec<Violation> {
 }
 
 pub(super) fn check_resource(accounts: &Accounts, resource: &Resource) -> Vec<Violation> {
+    let mut found = check_resource_alone(accounts, resource);
+    if found.is_empty() {
+        let policy = accounts.directory().policy();
+        let others = policy.routes.resources().filter(|other| other.id != resource.id);
+        let all = others.map(|other| (**other).clone()).chain([resource.clone()]);
+        found.extend(Routes::new(all).1);
+    }
+    found
+}
+
+/// Checks a resource by all rules that do not depend on other resources.
+pub(super) fn check_resource_alone(accounts: &Accounts, resource: &Resource) -> Vec<Violation> {
     let mut found = resource.check();
     let policy = accounts.directory().policy();
     for id in resource.rules.each().flat_map(|rules| rules.authentication) {
@@ -216,11 +228,6 @@ pub(super) fn check_resource(accounts: &Accounts, resource: &Resource) -> Vec<Vi
             format!("There is no script handlers/{name}.rhai."),
             "Write the script first.",
         ));
-    }
-    if found.is_empty() {
-        let others = policy.routes.resources().filter(|other| other.id != resource.id);
-        let all = others.map(|other| (**other).clone()).chain([resource.clone()]);
-        found.extend(Routes::new(all).1);
     }
     found
 }

@@ -39,6 +39,10 @@ impl Accounts {
         // Only one call runs at a time, because each call reads the stored counts and adds to them.
         let _guard = self.0.usage_lock.lock().await;
         let mut unwritten = self.0.counters.take();
+        // Neighbouring records share a page of the store, so a commit with neighbours rewrites few
+        // pages.
+        unwritten.keys.sort_unstable_by_key(|(id, _)| id.number());
+        unwritten.users_with_spent_credits.sort_unstable();
         while !(unwritten.keys.is_empty() && unwritten.users_with_spent_credits.is_empty()) {
             let chunk = Unwritten {
                 keys: split_chunk(&mut unwritten.keys),

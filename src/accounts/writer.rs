@@ -16,7 +16,7 @@ use crate::{
     model::{Act, Actor, AuditEntry, Digest, OperatorProcess, Timestamp, User},
     scripting::RequestedWebhook,
     store::{
-        Batch, CommitError, Expect, Sequence, StoreError,
+        Batch, Cancel, CommitError, Expect, Sequence, StoreError,
         audit_log::{AuditAppend, Generation, generation_for_append},
         encode,
     },
@@ -38,6 +38,8 @@ pub struct Writer {
     authority: Authority,
     /// The person behind the operator.
     operator: Option<Arc<OperatorProcess>>,
+    /// Ends long work of this writer early.
+    cancel: Cancel,
 }
 
 /// A writer whose actor is an administrator.
@@ -112,7 +114,8 @@ impl Accounts {
     /// no key with wider bounds or a later end, and no password.
     pub fn as_actor(&self, actor: Actor) -> Writer {
         let authority = Authority::of(&actor, false, self);
-        Writer { accounts: self.clone(), actor, authority, operator: None }
+        let cancel = Cancel::default();
+        Writer { accounts: self.clone(), actor, authority, operator: None, cancel }
     }
 
     /// A writer for an actor whose identity was verified to be an administrator's. An
@@ -120,7 +123,8 @@ impl Accounts {
     /// no administrator's.
     pub fn as_admin(&self, actor: Actor) -> Writer {
         let authority = Authority::of(&actor, true, self);
-        Writer { accounts: self.clone(), actor, authority, operator: None }
+        let cancel = Cancel::default();
+        Writer { accounts: self.clone(), actor, authority, operator: None, cancel }
     }
 }
 
@@ -199,6 +203,17 @@ impl Writer {
         Self { operator: process.filter(|_| is_operator).map(Arc::new), ..self }
     }
 
+    /// This writer, whose long work ends early when `cancel` is set. A change is then not made.
+    #[must_use]
+    pub fn with_cancel(self, cancel: Cancel) -> Self {
+        Self { cancel, ..self }
+    }
+
+    /// The flag that ends long work of this writer early.
+    pub fn cancel(&self) -> &Cancel {
+        &self.cancel
+    }
+
     /// An entry of the audit trail about an action of this writer's actor.
     pub(super) fn entry(&self, time: Timestamp, act: Act) -> AuditEntry {
         let operator = self.operator.as_deref().cloned();
@@ -268,6 +283,7 @@ impl Writer {
                 Some(self.0.commit_turn.write().await)
             };
             attempts += 1;
+            self.cancel.check().map_err(AccountError::from)?;
             let pending = match attempt().await? {
                 Attempt::Unchanged(value) => return Ok(value),
                 Attempt::Commit(pending) => pending,

@@ -52,6 +52,8 @@ pub(super) async fn verify(request: ApiRequest<'_>) -> Result<PayloadResponse, D
         AuditVerdict::Intact { first, end } => json!({
             "state": "intact",
             "entries": end.number + 1 - first,
+            "removed": first - 1,
+            "keeps": request.accounts.audit_limit(),
             "first": (first <= end.number).then_some(first),
             "last": (first <= end.number).then_some(end.number),
             "hash": end.hash,

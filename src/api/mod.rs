@@ -8,6 +8,7 @@ pub(crate) mod apply;
 mod audit;
 mod backup;
 mod browser;
+mod bulk;
 mod explain;
 mod fields;
 mod health;
@@ -24,6 +25,7 @@ mod users;
 
 use std::{net::IpAddr, sync::Arc};
 
+pub use apply::RECORDS_FIELD;
 pub use browser::HostNames;
 pub use response::WARNING_FIELD;
 
@@ -39,7 +41,7 @@ use crate::{
         Action, AuditScope, Denial, Explain, Face, Gate, Identity, Request, Shape,
         record::RequestRecord,
     },
-    store::Sequence,
+    store::{Cancel, Sequence},
 };
 
 /// A cheap handle that responds to requests to the admin API.
@@ -157,9 +159,12 @@ impl Api {
         record.found(context.take_facts());
         let grant = authorized?;
         let audit = AuditScope::new(&context, &request, &grant);
+        let cancel = Cancel::default();
+        let _cancelled_with_the_request = cancel.on_drop();
         let api_request = ApiRequest {
             accounts: writer(&self.accounts, grant.identity(), client)
-                .with_operator_process(with_command(process, head)),
+                .with_operator_process(with_command(process, head))
+                .with_cancel(cancel),
             identity: grant.identity(),
             policy: &context.policy,
             head,

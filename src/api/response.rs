@@ -13,7 +13,7 @@ use crate::{
     handlers::{Payload, PayloadResponse},
     model::Violation,
     pipeline::{Denial, Phase, script_denial},
-    store::Sequence,
+    store::{Sequence, StoreError},
 };
 
 /// The header field of a response with advice about the change, in UTF-8.
@@ -167,6 +167,12 @@ pub(super) fn denial(problem: AccountError) -> Denial {
             "AUDIT_TRAIL_BROKEN",
             format!("{problem} Verify the trail, and compare it with a backup."),
         ),
+        AccountError::Store(StoreError::Cancelled) => deny(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "TEMPORARILY_UNAVAILABLE",
+            "The work was cancelled. Nothing was changed.".into(),
+        )
+        .with_retry_after(1),
         AccountError::Store(problem) => deny(
             StatusCode::SERVICE_UNAVAILABLE,
             "STORE_UNAVAILABLE",

@@ -5,7 +5,8 @@ use std::{borrow::Cow, pin::Pin};
 use ::http::{Method, StatusCode, request::Parts};
 
 use super::{
-    ApiRequest, apply, audit, backup, explain, import_users, keys, me, records, scripts, users,
+    ApiRequest, apply, audit, backup, bulk, explain, import_users, keys, me, records, scripts,
+    users,
 };
 use crate::{
     handlers::PayloadResponse,
@@ -93,6 +94,7 @@ routes! {
     GET    "users"                 USERS       Plain  => users::list;
     POST   "users"                 USERS       Plain  => users::create;
     POST   "users/import"          USERS       Plain  => import_users::import;
+    POST   "users/bulk"            USERS       Plain  => bulk::users;
     GET    "users/{uid}"           USERS       User   => users::show;
     PATCH  "users/{uid}"           USERS       User   => users::change;
     DELETE "users/{uid}"           USERS       User   => users::delete;
@@ -101,6 +103,7 @@ routes! {
 
     GET    "keys"                  USERS       Plain  => keys::list;
     POST   "keys/import"           USERS       Plain  => keys::import::import;
+    POST   "keys/bulk"             USERS       Plain  => bulk::keys;
     POST   "keys/generate-all"     USERS       Plain  => keys::bulk::generate;
     POST   "keys/find"             USERS       Plain  => keys::find::find;
     POST   "keys/purge"            USERS       Plain  => keys::remove::purge;

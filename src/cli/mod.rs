@@ -156,7 +156,7 @@ enum RecordCommand {
     /// Write all records to one file, whether a server runs or not
     Backup(commands::backup::Backup),
     /// Write all records as a TOML file that people can read and edit, and keyward can apply
-    Export(commands::apply::Export),
+    Export(commands::apply::export::Export),
 }
 
 /// Runs a command and returns its exit code. Prints errors on standard error.

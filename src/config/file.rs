@@ -92,8 +92,8 @@ pub struct ServerSection {
     /// means one listener per worker (SO_REUSEPORT), and a connection stays with its worker.
     #[schemars(extend("enum" = ["shared", "per_worker"]))]
     pub runtime: String,
-    /// The time that running requests have to finish when Keyward stops, in seconds. Requests that
-    /// need longer are cut off.
+    /// The time after which Keyward has stopped, in seconds. A fifth of it, at most 2 s, is for the
+    /// last writes. Requests that need longer than the rest are cut off.
     #[schemars(range(min = 1, max = 3600))]
     pub shutdown_seconds: i64,
 }

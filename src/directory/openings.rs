@@ -5,15 +5,17 @@
 //! tries one path of each form in which two patterns overlap.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
 };
 
-use super::{Routes, Rule};
+use super::{
+    Routes, Rule,
+    patterns::{PatternIndex, Segment, common_paths, forms},
+};
 use crate::model::{ANY_METHOD, METHODS, PermissionSource, Resource};
 
-/// A segment that no pattern contains as text, because patterns are ASCII.
-const OTHER: &str = "…";
 /// A method that no resource lists.
 const OTHER_METHOD: &str = "OTHER-METHOD";
 
@@ -116,40 +118,66 @@ impl Rule {
 }
 
 /// The guards that a change of the resources opens. Both lists contain all resources.
-pub fn opened_guards<'a>(before: &'a [Resource], after: &'a [Resource]) -> Vec<OpenedGuard> {
-    let unchanged = |one: &Resource, others: &[Resource]| others.contains(one);
-    let changed: Vec<&Resource> = before
-        .iter()
-        .filter(|resource| !unchanged(resource, after))
-        .chain(after.iter().filter(|resource| !unchanged(resource, before)))
-        .collect();
+pub fn opened_guards(before: &[Resource], after: &[Resource]) -> Vec<OpenedGuard> {
+    find_opened_guards(before, after, &|| false).unwrap_or_default()
+}
+
+/// The guards that a change of the resources opens. Both lists contain all resources. Calls
+/// `is_cancelled` for each pair of patterns that overlap. `None` means that it returned `true`.
+pub(crate) fn find_opened_guards(
+    before: &[Resource],
+    after: &[Resource],
+    is_cancelled: &dyn Fn() -> bool,
+) -> Option<Vec<OpenedGuard>> {
+    let changed: Vec<&Resource> = changed(before, after).chain(changed(after, before)).collect();
     if changed.is_empty() {
-        return Vec::new();
+        return Some(Vec::new());
     }
     let all: Vec<&Resource> = before.iter().chain(after).collect();
-    let depth = 1 + patterns(&all).map(|(_, path)| path.matches('/').count()).max().unwrap_or(0);
-    let with_forms = |resources: &[&'a Resource]| -> Vec<(&'a Resource, Vec<Vec<Segment>>)> {
-        patterns(resources).map(|(resource, path)| (resource, forms(&path, depth))).collect()
-    };
-    let others = with_forms(&all);
+    let others: Vec<(&Resource, String)> = patterns(&all).collect();
+    let depth = 1 + others.iter().map(|(_, path)| path.matches('/').count()).max().unwrap_or(0);
+    let index = index(&others);
+    let known_forms: Vec<OnceCell<Vec<Vec<Segment>>>> = vec![OnceCell::new(); others.len()];
     let mut comparison = Comparison::new(before, after);
-    let mut tried = BTreeSet::new();
-    for (resource, own_forms) in with_forms(&changed) {
-        for (other, other_forms) in &others {
-            let host = match (&resource.host, &other.host) {
-                (Some(one), Some(other)) if one != other => continue,
-                (one, other) => one.as_ref().or(other.as_ref()),
-            };
+    let mut tried = HashSet::new();
+    for (resource, path) in patterns(&changed) {
+        let own_forms = forms(&path, depth);
+        for number in index.overlapping(resource.host.as_deref(), &path) {
+            if is_cancelled() {
+                return None;
+            }
+            let (other, other_path) = &others[number];
+            let other_forms = known_forms[number].get_or_init(|| forms(other_path, depth));
+            let host = resource.host.as_ref().or(other.host.as_ref());
+            let methods = methods(&[resource, *other]);
             for path in common_paths(&own_forms, other_forms) {
-                for method in methods(&[resource, *other]) {
-                    if tried.insert((host, path.clone(), method)) {
+                for method in &methods {
+                    if tried.insert((host, path.clone(), *method)) {
                         comparison.try_request(host.map(String::as_str), &path, method);
                     }
                 }
             }
         }
     }
-    comparison.found.into_values().collect()
+    Some(comparison.found.into_values().collect())
+}
+
+/// The resources of the first list that the second list does not contain in this form.
+fn changed<'a>(
+    resources: &'a [Resource],
+    others: &'a [Resource],
+) -> impl Iterator<Item = &'a Resource> {
+    let others: HashMap<&str, &Resource> =
+        others.iter().map(|other| (other.id.as_str(), other)).collect();
+    resources.iter().filter(move |one| others.get(one.id.as_str()).is_none_or(|other| other != one))
+}
+
+fn index(patterns: &[(&Resource, String)]) -> PatternIndex {
+    let mut index = PatternIndex::default();
+    for (number, (resource, path)) in patterns.iter().enumerate() {
+        index.insert(resource.host.as_deref(), path, number);
+    }
+    index
 }
 
 /// The patterns of resources that have routes.
@@ -169,10 +197,10 @@ fn methods<'a>(resources: &[&'a Resource]) -> BTreeSet<&'a str> {
 
 /// The routes before and after a change.
 struct Comparison<'a> {
-    after: &'a [Resource],
     routes: [Routes; 2],
-    /// The routes after the change without one resource, by the id of that resource.
-    without: BTreeMap<String, Routes>,
+    /// The patterns after the change, and their index.
+    after: Vec<(&'a Resource, String)>,
+    index: PatternIndex,
     /// By guard, opener and host.
     found: BTreeMap<(String, String, Option<String>), OpenedGuard>,
 }
@@ -180,7 +208,20 @@ struct Comparison<'a> {
 impl<'a> Comparison<'a> {
     fn new(before: &'a [Resource], after: &'a [Resource]) -> Self {
         let routes = [before, after].map(|resources| Routes::new(resources.iter().cloned()).0);
-        Self { after, routes, without: BTreeMap::new(), found: BTreeMap::new() }
+        let after: Vec<(&Resource, String)> = patterns(&after.iter().collect::<Vec<_>>()).collect();
+        let index = index(&after);
+        Self { routes, after, index, found: BTreeMap::new() }
+    }
+
+    /// The routes after the change that can match a path, without those of one resource.
+    fn routes_without(&self, id: &str, host: Option<&str>, path: &str) -> Routes {
+        let numbers = self.index.matching(host, path).into_iter();
+        let resources: BTreeMap<&str, &Resource> = numbers
+            .map(|number| self.after[number].0)
+            .filter(|resource| resource.id != id)
+            .map(|resource| (resource.id.as_str(), resource))
+            .collect();
+        Routes::new(resources.into_values().cloned()).0
     }
 
     fn try_request(&mut self, host: Option<&str>, path: &str, method: &str) {
@@ -194,9 +235,7 @@ impl<'a> Comparison<'a> {
         if guard == id {
             // The resource changed its own rule. This opens a guard only if another resource would
             // guard the path without this one.
-            let others = self.after.iter().filter(|resource| resource.id != id).cloned();
-            let without = self.without.entry(id.clone()).or_insert_with(|| Routes::new(others).0);
-            match opened_in(without) {
+            match opened_in(&self.routes_without(&id, host, path)) {
                 Some(opened) => (guard, difference) = opened,
                 None => return,
             }
@@ -233,94 +272,6 @@ impl<'a> Comparison<'a> {
 
 fn find<'r>(routes: &'r Routes, host: Option<&str>, path: &str, method: &str) -> Option<&'r Rule> {
     routes.find(host.unwrap_or_default(), path)?.rule(method)
-}
-
-/// A segment of a pattern.
-#[derive(Debug, Clone, PartialEq)]
-enum Segment {
-    Text(String),
-    /// A parameter between a prefix and a suffix.
-    Parameter(String, String),
-}
-
-/// The forms of the paths that a pattern matches. A rest is up to `depth` segments long.
-fn forms(pattern: &str, depth: usize) -> Vec<Vec<Segment>> {
-    // `{{` and `}}` are braces as text.
-    let is_rest = |text: &str| text.replace("{{", "").contains("{*");
-    let texts: Vec<&str> = pattern.split('/').skip(1).collect();
-    let (last, folder) = texts.split_last().unwrap_or((&"", &[]));
-    let folder: Vec<Segment> = folder.iter().map(|text| segment(text)).collect();
-    let with = |rest: &[Segment]| [folder.as_slice(), rest].concat();
-    if !is_rest(last) {
-        return vec![with(&[segment(last)])];
-    }
-    let first = last.find("{*").map_or("", |start| &last[..start]).to_owned();
-    let (empty, any) =
-        (Segment::Text(String::new()), Segment::Parameter(String::new(), String::new()));
-    let mut forms = Vec::new();
-    if first.is_empty() {
-        forms.push(with(std::slice::from_ref(&empty)));
-        forms.extend((!folder.is_empty()).then(|| folder.clone()));
-    }
-    let mut rest = vec![Segment::Parameter(first, String::new())];
-    for _ in 0..depth {
-        forms.push(with(&rest));
-        forms.push(with(&[rest.as_slice(), std::slice::from_ref(&empty)].concat()));
-        rest.push(any.clone());
-    }
-    forms
-}
-
-fn segment(text: &str) -> Segment {
-    let plain = |text: &str| text.replace("{{", "{").replace("}}", "}");
-    let masked = text.replace("{{", "  ");
-    let Some(start) = masked.find('{') else { return Segment::Text(plain(text)) };
-    let end = masked[start..].find('}').map_or(text.len(), |length| start + length + 1);
-    Segment::Parameter(plain(&text[..start]), plain(&text[end..]))
-}
-
-/// One path of each form that both patterns match.
-fn common_paths(one: &[Vec<Segment>], other: &[Vec<Segment>]) -> BTreeSet<String> {
-    let pairs = one.iter().flat_map(|one| other.iter().map(move |other| (one, other)));
-    pairs.filter_map(|(one, other)| common_path(one, other)).collect()
-}
-
-fn common_path(one: &[Segment], other: &[Segment]) -> Option<String> {
-    if one.len() != other.len() {
-        return None;
-    }
-    let mut path = String::new();
-    for (one, other) in one.iter().zip(other) {
-        path.push('/');
-        path.push_str(&common_text(one, other)?);
-    }
-    Some(path)
-}
-
-/// A text that both segments match.
-fn common_text(one: &Segment, other: &Segment) -> Option<String> {
-    match (one, other) {
-        (Segment::Text(one), Segment::Text(other)) => (one == other).then(|| one.clone()),
-        (Segment::Text(text), Segment::Parameter(prefix, suffix))
-        | (Segment::Parameter(prefix, suffix), Segment::Text(text)) => {
-            let inner = text.strip_prefix(prefix.as_str())?.strip_suffix(suffix.as_str())?;
-            (!inner.is_empty()).then(|| text.clone())
-        }
-        (Segment::Parameter(prefix, suffix), Segment::Parameter(other_prefix, other_suffix)) => {
-            joint(prefix, other_prefix, suffix, other_suffix)
-        }
-    }
-}
-
-/// A text with both prefixes and both suffixes.
-fn joint(prefix: &str, other_prefix: &str, suffix: &str, other_suffix: &str) -> Option<String> {
-    let longer = |one: &'_ str, other: &'_ str| -> String {
-        if one.len() < other.len() { other.to_owned() } else { one.to_owned() }
-    };
-    let (start, end) = (longer(prefix, other_prefix), longer(suffix, other_suffix));
-    let is_joint = [prefix, other_prefix].iter().all(|one| start.starts_with(one))
-        && [suffix, other_suffix].iter().all(|one| end.ends_with(one));
-    is_joint.then(|| format!("{start}{OTHER}{end}"))
 }
 
 #[cfg(test)]
@@ -448,5 +399,56 @@ mod tests {
         assert_eq!(opened(std::slice::from_ref(&guard), std::slice::from_ref(&own)), [""; 0]);
         // A document that brings both at once opens nothing that was guarded before.
         assert_eq!(opened(&[], &with(&open)), [""; 0]);
+    }
+
+    /// The number of pairs of patterns that a change compares.
+    fn work(before: &[Resource], after: &[Resource]) -> usize {
+        let count = std::cell::Cell::new(0);
+        let count_pair = || {
+            count.set(count.get() + 1);
+            false
+        };
+        find_opened_guards(before, after, &count_pair).unwrap();
+        count.get()
+    }
+
+    fn numbered(
+        count: usize,
+        path: impl Fn(usize) -> String,
+        authentication: &str,
+    ) -> Vec<Resource> {
+        (0..count).map(|n| resource(&format!("r{n}"), &path(n), "GET", authentication)).collect()
+    }
+
+    #[test]
+    fn work_grows_with_the_resources_and_not_with_their_square() {
+        let many = |count: usize, authentication: &str| {
+            numbered(count, |n| format!("/r/{n}/{{x}}"), authentication)
+        };
+        assert!(work(&[], &many(2_000, "*")) <= 2 * 2_000);
+        // One resource covers all others.
+        let all = [resource("all", "/{*rest}", "GET", "anonymous")];
+        assert!(work(&all, &[all.as_slice(), &many(500, "*")].concat()) <= 4 * 500);
+        // All resources become more open.
+        assert!(work(&many(500, "*"), &many(500, "anonymous")) <= 4 * 500);
+        let prefixed = numbered(500, |n| format!("/r-{n}-{{x}}"), "*");
+        assert!(work(&[], &prefixed) <= 4 * 500);
+        let at_hosts: Vec<Resource> = numbered(500, |_| "/{*rest}".into(), "*")
+            .into_iter()
+            .map(|resource| at(&format!("{}.example", resource.id), resource))
+            .collect();
+        assert!(work(&[], &at_hosts) <= 4 * 500);
+    }
+
+    #[test]
+    fn comparison_ends_when_it_is_cancelled() {
+        let many = numbered(20, |n| format!("/r/{n}/{{x}}"), "*");
+        let count = std::cell::Cell::new(0);
+        let cancelled = || {
+            count.set(count.get() + 1);
+            count.get() == 3
+        };
+        assert_eq!(find_opened_guards(&[], &many, &cancelled), None);
+        assert_eq!(count.get(), 3);
     }
 }

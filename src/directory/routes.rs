@@ -122,11 +122,32 @@ impl<'r> RouteMatch<'r, '_> {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// The number of resources that this thread has compiled into routes.
+    pub(crate) static COMPILED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Two resources with one method and path.
+pub(crate) struct RouteConflict {
+    /// The id of the resource that gets no route for them.
+    pub resource: String,
+    /// The id of the other resource. `None` means that it is not known.
+    pub other: Option<String>,
+    /// The conflict as a violation of the first resource.
+    pub violation: Violation,
+}
+
 impl Routes {
     /// Builds the routes. Also returns the conflicts: if another resource already uses a method and
     /// path, the resource gets no route for them.
     pub fn new(resources: impl IntoIterator<Item = Resource>) -> (Self, Vec<Violation>) {
         Self::with_bounds(resources, |_| None)
+    }
+
+    /// The conflicts among these resources.
+    pub(crate) fn conflicts(resources: impl IntoIterator<Item = Resource>) -> Vec<RouteConflict> {
+        Self::build(resources, |_| None).1
     }
 
     /// Builds the routes; see [`Routes::new`]. `bounds` returns the limits of the resource with an
@@ -135,6 +156,16 @@ impl Routes {
         resources: impl IntoIterator<Item = Resource>,
         bounds: impl Fn(&str) -> Option<Arc<Bounds>>,
     ) -> (Self, Vec<Violation>) {
+        let (routes, conflicts) = Self::build(resources, bounds);
+        (routes, conflicts.into_iter().map(|conflict| conflict.violation).collect())
+    }
+
+    fn build(
+        resources: impl IntoIterator<Item = Resource>,
+        bounds: impl Fn(&str) -> Option<Arc<Bounds>>,
+    ) -> (Self, Vec<RouteConflict>) {
+        #[cfg(test)]
+        let resources = resources.into_iter().inspect(|_| COMPILED.set(COMPILED.get() + 1));
         // Sorted, so that the result of a conflict does not depend on the order of the resources.
         let sorted: BTreeMap<String, Arc<Resource>> = resources
             .into_iter()
@@ -162,11 +193,12 @@ impl Routes {
                     if other.difference_to(&rule).is_some() && rule.difference_to(other).is_none() {
                         std::mem::swap(other, &mut rule);
                     }
-                    problems.push(route_conflict(
-                        &rule.resource,
-                        &format!("{method} {}", route.path),
-                        &other.resource.id,
-                    ));
+                    let (route, id) = (format!("{method} {}", route.path), &other.resource.id);
+                    problems.push(RouteConflict {
+                        resource: rule.resource.id.clone(),
+                        other: Some(id.clone()),
+                        violation: route_conflict(&rule.resource, &route, id),
+                    });
                 }
             }
         }
@@ -179,10 +211,13 @@ impl Routes {
             })
             .filter(|(place, _)| !paths.contains_key(place))
             .collect();
+        // The id of the resource that has each host and pattern.
+        let mut others: HashMap<(Option<String>, String), String> = HashMap::new();
         for ((host, path), rules) in paths.into_iter().chain(roots) {
             let resource = rules[0].1.resource.clone();
-            let router = match host {
-                Some(host) => routes.hosts.entry(host).or_default(),
+            others.insert((host.clone(), path.clone()), resource.id.clone());
+            let router = match &host {
+                Some(host) => routes.hosts.entry(host.clone()).or_default(),
                 None => &mut routes.any_host,
             };
             if let Err(problem) = router.insert(path.clone(), rules) {
@@ -191,7 +226,11 @@ impl Routes {
                     other => other.to_string(),
                 };
                 if !matches_same_paths(&other, &path) || resource.path.as_ref() == Some(&path) {
-                    problems.push(route_conflict(&resource, &path, &other));
+                    problems.push(RouteConflict {
+                        resource: resource.id.clone(),
+                        violation: route_conflict(&resource, &path, &other),
+                        other: others.get(&(host, other)).cloned(),
+                    });
                 }
             }
         }

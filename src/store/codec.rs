@@ -71,7 +71,8 @@ pub(super) fn encode_value(
 ) -> Result<Vec<u8>, StoreError> {
     let size = HEADER_SIZE + json.len();
     if size > MAX_VALUE_SIZE {
-        return Err(StoreError::TooLarge { table: table.name(), size, limit: MAX_VALUE_SIZE });
+        let (table, key) = (table.name(), shown_key(table, key));
+        return Err(StoreError::TooLarge { table, key, size, limit: MAX_VALUE_SIZE });
     }
     let mut value = Vec::with_capacity(size);
     value.push(VERSION);

@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod audit_log;
+mod cancel;
 mod codec;
 #[cfg(test)]
 mod contract;
@@ -24,10 +25,12 @@ pub mod table;
 
 use std::{
     future::Future,
+    path::Path,
     pin::Pin,
     sync::{Arc, atomic::AtomicBool},
 };
 
+pub use cancel::{Cancel, CancelOnDrop};
 pub use codec::{Stored, decode, encode};
 pub use digest::RecordDigest;
 pub use engine::{EngineKind, store_exists};
@@ -183,15 +186,20 @@ pub enum StoreError {
         version: u8,
     },
     /// A record is larger than the engine can store safely.
-    #[error("a record in {table} has {size} bytes; the limit is {limit} bytes")]
+    #[error("the record {key} in {table} has {size} bytes; the limit is {limit} bytes")]
     TooLarge {
         /// The record's table.
         table: &'static str,
+        /// The record's key, as far as it can be printed.
+        key: String,
         /// The record's size in bytes, as stored.
         size: usize,
         /// The largest allowed size in bytes.
         limit: usize,
     },
+    /// The work was ended early. Nothing was written.
+    #[error("the work was cancelled")]
+    Cancelled,
     /// A write failed. The store accepts no writes until the next start.
     #[error("the store stopped writing: {0}")]
     Failed(String),
@@ -324,6 +332,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Why the store has stopped writing. `None` means that it accepts writes.
     fn fault(&self) -> Option<String>;
+
+    /// The folder of the store. `None` means that the records are in memory only.
+    fn folder(&self) -> Option<&Path> {
+        None
+    }
 
     /// Whether the records outlive the process.
     fn keeps_records(&self) -> bool {

@@ -45,6 +45,7 @@ mod observability;
 mod prometheus;
 mod resource_options;
 mod restore;
+mod scale;
 mod scripting_cli;
 mod scripts;
 mod slow_digests;

@@ -1,16 +1,22 @@
 //! Checks a plan with the usual rules for records.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap, HashSet},
+};
 
 use super::{change::PlannedChange, plan::Plan, record::StateRecord};
 use crate::{
     accounts::{
         AccountError, Accounts,
         rules::{
-            check_application, check_identity, check_key, check_resource, check_scopes, check_user,
+            check_application, check_identity, check_key, check_resource_alone, check_scopes,
+            check_user,
         },
     },
+    directory::{RouteConflict, Routes},
     model::{Key, MOST_SLOW_KEYS, Resource, Scheme, Timestamp, User, Violation},
+    store::{Cancel, StoreError},
 };
 
 impl Plan {
@@ -19,33 +25,67 @@ impl Plan {
     pub fn check(&mut self, accounts: &Accounts, planned: &Accounts) -> Result<(), AccountError> {
         let mut violations = Vec::new();
         let has_effect = PlannedChange::has_effect;
-        check_each(&self.roles, has_effect, &mut violations, |role| role.check());
+        let cancel = &self.cancel;
+        check_each(&self.roles, has_effect, cancel, &mut violations, |role| role.check())?;
         let has_effect = PlannedChange::has_effect;
-        check_each(&self.applications, has_effect, &mut violations, |application| {
+        check_each(&self.applications, has_effect, cancel, &mut violations, |application| {
             check_application(planned, application)
-        });
+        })?;
         let removed = removed_ids(&self.applications);
         let is_affected = |change: &PlannedChange<Resource>| {
             let refers = |resource| refers_to(resource, &removed);
             change.has_effect() || change.after.as_ref().is_some_and(refers)
         };
-        check_each(&self.resources, is_affected, &mut violations, |resource| {
-            check_resource(planned, resource)
-        });
-        self.check_users(planned, &mut violations);
-        self.check_keys(planned, accounts.clock().now(), &mut violations);
+        let valid = RefCell::new(HashSet::new());
+        check_each(&self.resources, is_affected, cancel, &mut violations, |resource| {
+            let found = check_resource_alone(planned, resource);
+            if found.is_empty() {
+                valid.borrow_mut().insert(resource.id.clone());
+            }
+            found
+        })?;
+        self.check_routes(planned, &valid.into_inner(), &mut violations);
+        self.check_users(planned, &mut violations)?;
+        self.check_keys(planned, accounts.clock().now(), &mut violations)?;
         self.violations.extend(violations);
         self.check_slow_keys(accounts);
         self.check_quota(accounts)
     }
 
-    fn check_users(&self, planned: &Accounts, violations: &mut Vec<Violation>) {
+    /// Checks that no resource of `ids` has a method and path of another resource. The routes are
+    /// compiled once for all resources.
+    fn check_routes(
+        &self,
+        planned: &Accounts,
+        ids: &HashSet<String>,
+        violations: &mut Vec<Violation>,
+    ) {
+        let changes = self.resources.iter();
+        let changes = changes.filter_map(|change| Some((&change.after.as_ref()?.id, change)));
+        let changes: HashMap<&String, _> = changes.filter(|(id, _)| ids.contains(*id)).collect();
+        let policy = planned.directory().policy();
+        let resources = policy.routes.resources().map(|resource| Resource::clone(resource));
+        for RouteConflict { resource, other, violation } in Routes::conflicts(resources) {
+            for id in [Some(resource), other].into_iter().flatten() {
+                let Some(change) = changes.get(&id) else { continue };
+                violations.extend(placed(change, &id, vec![violation.clone()]));
+            }
+        }
+    }
+
+    fn check_users(
+        &self,
+        planned: &Accounts,
+        violations: &mut Vec<Violation>,
+    ) -> Result<(), StoreError> {
         let removed = removed_ids(&self.roles);
         let is_affected = |change: &PlannedChange<User>| {
             let had_role = |user: &User| user.roles.iter().any(|role| removed.contains(role));
             change.has_effect() || change.after.as_ref().is_some_and(had_role)
         };
-        check_each(&self.users, is_affected, violations, |user| check_user(planned, user));
+        check_each(&self.users, is_affected, &self.cancel, violations, |user| {
+            check_user(planned, user)
+        })?;
         for change in &self.users {
             if let (Some(index), Some(before), Some(after)) =
                 (change.at, change.current(), &change.after)
@@ -53,10 +93,17 @@ impl Plan {
                 violations.extend(located::<User>(index, check_identity(before, after)));
             }
         }
+        Ok(())
     }
 
-    fn check_keys(&self, planned: &Accounts, now: Timestamp, violations: &mut Vec<Violation>) {
+    fn check_keys(
+        &self,
+        planned: &Accounts,
+        now: Timestamp,
+        violations: &mut Vec<Violation>,
+    ) -> Result<(), StoreError> {
         for change in self.keys.iter().filter(|change| change.has_effect()) {
+            self.cancel.check()?;
             let (Some(index), Some(after)) = (change.at, &change.after) else { continue };
             let before = change.current();
             // Unchanged fields are not checked again, because they were valid when they were
@@ -76,6 +123,7 @@ impl Plan {
             problems.extend(check_times(after));
             violations.extend(located::<Key>(index, problems));
         }
+        Ok(())
     }
 
     /// Limits the number of a user's keys that are slow to check, because a request with such a key
@@ -146,23 +194,35 @@ impl Plan {
 fn check_each<T: StateRecord>(
     changes: &[PlannedChange<T>],
     select: impl Fn(&PlannedChange<T>) -> bool,
+    cancel: &Cancel,
     violations: &mut Vec<Violation>,
     rule: impl Fn(&T) -> Vec<Violation>,
-) {
+) -> Result<(), StoreError> {
     for change in changes.iter().filter(|change| select(change)) {
+        cancel.check()?;
         let Some(after) = &change.after else { continue };
-        match change.at {
-            Some(index) => violations.extend(located::<T>(index, rule(after))),
-            // The document does not list this record, which stays but conflicts with the document.
-            None => violations.extend(rule(after).into_iter().map(|mut problem| {
-                let (kind, title) = (T::NAME, after.title());
-                problem.message =
-                    format!("The {kind} {title} is not in the file: {}", problem.message);
-                problem.location = String::new();
-                problem
-            })),
-        }
+        violations.extend(placed(change, &after.title(), rule(after)));
     }
+    Ok(())
+}
+
+/// Puts the record's location before the location of each violation.
+fn placed<T: StateRecord>(
+    change: &PlannedChange<T>,
+    title: &str,
+    violations: Vec<Violation>,
+) -> Vec<Violation> {
+    let Some(index) = change.at else {
+        // The document does not list this record, which stays but conflicts with the document.
+        let unlisted = |mut problem: Violation| {
+            let kind = T::NAME;
+            problem.message = format!("The {kind} {title} is not in the file: {}", problem.message);
+            problem.location = String::new();
+            problem
+        };
+        return violations.into_iter().map(unlisted).collect();
+    };
+    located::<T>(index, violations).collect()
 }
 
 /// Puts the record's location in the document before the location of each violation.
@@ -184,7 +244,12 @@ fn removed_ids<T: StateRecord>(changes: &[PlannedChange<T>]) -> HashSet<String> 
 
 /// Whether a resource names one of these applications.
 fn refers_to(resource: &Resource, applications: &HashSet<String>) -> bool {
-    applications.iter().any(|id| resource.names_application(id))
+    if applications.is_empty() {
+        return false;
+    }
+    let mut rules = resource.rules.each();
+    rules.any(|rules| rules.authentication.iter().any(|id| applications.contains(id)))
+        || resource.applications.iter().any(|id| applications.contains(id))
 }
 
 /// Checks that the fields of a key that cannot be changed stay, and that a revoked or replaced key

@@ -1,5 +1,7 @@
 //! The entries of the audit trail about the records that a document changes.
 
+use std::collections::HashSet;
+
 use super::{change::PlannedChange, plan::Plan, record::StateRecord};
 use crate::{
     accounts::{Accounts, record_list},
@@ -19,10 +21,8 @@ impl Plan {
         let mut entries = Vec::new();
         let mut listed = Vec::new();
         let is_admin_role = |role: &Role| role.is_admin;
-        let is_admin = |user: &User| {
-            let makes_admin = |id: &String| self.is_admin_role(id);
-            user.roles.iter().any(makes_admin)
-        };
+        let admin_roles = self.admin_roles();
+        let is_admin = |user: &User| user.roles.iter().any(|id| admin_roles.contains(id.as_str()));
         add(&self.roles, |role| !is_large || is_admin_role(role), &mut entries, &mut listed);
         add(&self.applications, |_| !is_large, &mut entries, &mut listed);
         add(&self.resources, |_| !is_large, &mut entries, &mut listed);
@@ -36,12 +36,11 @@ impl Plan {
         entries
     }
 
-    /// Whether a role is an administrator's before or after the change.
-    fn is_admin_role(&self, id: &str) -> bool {
-        self.roles.iter().any(|change| {
-            let versions = [change.current(), change.after.as_ref()].into_iter().flatten();
-            versions.into_iter().any(|role| role.id == id && role.is_admin)
-        })
+    /// The ids of the roles that are an administrator's before or after the change.
+    fn admin_roles(&self) -> HashSet<&str> {
+        let versions =
+            self.roles.iter().flat_map(|change| change.current().into_iter().chain(&change.after));
+        versions.filter(|role| role.is_admin).map(|role| role.id.as_str()).collect()
     }
 }
 

@@ -14,9 +14,12 @@ mod export;
 mod guards;
 mod index;
 mod lockout;
+mod names;
 mod patch;
 mod plan;
 mod record;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use serde_json::{Map, Value, json};
@@ -25,7 +28,7 @@ use uuid::Uuid;
 use self::plan::Plan;
 pub use self::{
     cleared::{DocumentFields, LeftOut},
-    export::VERSION,
+    export::{VERSION, is_cut_off},
     patch::PatchBases,
 };
 use super::{
@@ -242,7 +245,7 @@ impl AdminWriter<'_> {
             // Planning takes long for a large document, because it reads each listed record.
             let planning = tokio::task::spawn_blocking(move || {
                 let mut plan = Plan::new(&writer, &document, options.unlisted)?;
-                plan.check_guards(options.guards);
+                plan.check_guards(options.guards)?;
                 plan.into_commit(&writer, options)
             });
             let aborted = |_| AccountError::refused("The file was not applied.", "Try again.");

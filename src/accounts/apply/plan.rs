@@ -1,6 +1,6 @@
 //! Plans how a document changes the store: the current and the planned version of each record.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
     DocumentFields, DocumentKey, DocumentPassword, DocumentUser, MOST_CHANGES, StateDocument,
@@ -11,12 +11,12 @@ use super::{
 };
 use crate::{
     accounts::{
-        AccountError, Accounts, Versioned,
+        AccountError, Accounts, Versioned, Writer,
         setup::shipped_roles,
         users::{normalize_mail, normalize_roles},
     },
     model::{Application, Key, Resource, Role, User, Violation, fold},
-    store::Table,
+    store::{Cancel, Table},
 };
 
 /// The largest uid. Some programs cannot read larger numbers in JSON (RFC 8259, section 6).
@@ -24,6 +24,8 @@ const MAX_UID: u64 = (1 << 52) - 1;
 
 /// The planned changes of the store.
 pub(super) struct Plan {
+    /// Ends the work early.
+    pub cancel: Cancel,
     /// Whether the store is new: neither a first start nor a state file has filled it.
     pub is_new: bool,
     /// All roles, including those that do not change.
@@ -52,13 +54,14 @@ pub(super) struct Plan {
 impl Plan {
     /// Plans the changes.
     pub fn new(
-        accounts: &Accounts,
+        accounts: &Writer,
         document: &StateDocument,
         unlisted: Unlisted,
     ) -> Result<Self, AccountError> {
         let mut violations = Vec::new();
         let StateDocument { roles, applications, resources, .. } = document;
         let mut plan = Self {
+            cancel: accounts.cancel().clone(),
             is_new: !accounts.is_filled()?,
             roles: plan_policy(accounts, roles, unlisted, &mut violations)?,
             applications: plan_policy(accounts, applications, unlisted, &mut violations)?,
@@ -173,6 +176,7 @@ impl Plan {
             uids.insert(index, uid);
         }
         for (index, uid) in uids {
+            self.cancel.check()?;
             // A user without a uid in the document is identified by its name. Another writer may
             // have taken a new uid in the meantime, or renamed the user. Without a current record
             // the commit then ends in a conflict, and the plan is made again.
@@ -212,7 +216,9 @@ impl Plan {
         self.check_pepper(accounts, document);
         let mut seen = HashSet::new();
         let mut digests = HashSet::new();
+        let prefixes = self.key_prefixes();
         for (index, listed) in document.keys.iter().enumerate() {
+            self.cancel.check()?;
             let id = listed.key.id;
             if !seen.insert(id) {
                 let message = format!("The key {id} is listed twice in the file.");
@@ -237,7 +243,8 @@ impl Plan {
             };
             let mut after = key_after(accounts, listed, user, before.as_ref().map(|b| &b.record));
             if before.is_none() && listed.prefix.is_none() && after.scheme.is_own() {
-                after.prefix = self.key_prefix(after.application.as_deref());
+                let prefix = prefixes.get(&after.application).cloned();
+                after.prefix = prefix.unwrap_or_else(|| "kw".into());
             }
             if listed.created.is_some() {
                 self.restored_keys.insert(index);
@@ -299,14 +306,18 @@ impl Plan {
         }
     }
 
-    /// The planned prefix of the application's keys.
-    fn key_prefix(&self, application: Option<&str>) -> String {
-        let mut planned = self.applications.iter().filter_map(|change| change.after.as_ref());
-        let application = planned.find(|planned| match application {
-            Some(id) => planned.id == id,
-            None => planned.is_default,
-        });
-        application.map_or_else(|| "kw".into(), |application| application.key_prefix.clone())
+    /// The planned prefix of each application's keys. `None` stands for the default application.
+    fn key_prefixes(&self) -> HashMap<Option<String>, String> {
+        let planned = self.applications.iter().filter_map(|change| change.after.as_ref());
+        let mut prefixes = HashMap::new();
+        for application in planned {
+            let prefix = &application.key_prefix;
+            if application.is_default {
+                prefixes.entry(None).or_insert_with(|| prefix.clone());
+            }
+            prefixes.insert(Some(application.id.clone()), prefix.clone());
+        }
+        prefixes
     }
 
     /// Adds a violation of a field of a listed record. `list` is the name of the document's list,

@@ -118,7 +118,7 @@ impl Plan {
             }
             delete_key_usage(batch, key.id);
         }
-        let mut deletes_users = false;
+        let mut last_deleted = None;
         for change in self.users.iter().filter(|change| change.after.is_none()) {
             let Some(before) = &change.before else { continue };
             let row = table::user(before.record.uid);
@@ -128,14 +128,10 @@ impl Plan {
             let newest = accounts.keys_in_force(before.record.uid)?.1;
             batch.expect(Table::Owners, row, Expected::Newest(newest));
             delete_user_usage(batch, before.record.uid);
-            deletes_users = true;
+            last_deleted = last_deleted.max(Some(before.record.uid));
         }
-        if deletes_users {
-            let last = accounts.store().get(Table::Meta, table::LAST_UID)?;
-            let state =
-                last.map_or(Expected::Missing, |stored| Expected::Revision(stored.revision));
-            batch.expect(Table::Meta, table::LAST_UID, state);
-            batch.put(Table::Meta, table::LAST_UID, encode(&accounts.directory().last_uid()));
+        if let Some(uid) = last_deleted {
+            accounts.keep_last_uid(uid, batch)?;
         }
         remove(&self.resources, batch);
         remove(&self.applications, batch);
@@ -144,6 +140,7 @@ impl Plan {
     }
 
     fn put(&self, accounts: &Accounts, batch: &mut Batch) -> Result<(), AccountError> {
+        self.cancel.check()?;
         write(&self.roles, batch);
         write(&self.applications, batch);
         write(&self.resources, batch);

@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     pin::pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -82,7 +82,7 @@ impl Accounts {
                 finished = &mut attempt => finished,
                 () = &mut end => {
                     // A large backup must not delay the end of the server.
-                    limits.is_stopped.store(true, Ordering::Relaxed);
+                    limits.is_stopped.cancel();
                     let _ = attempt.await;
                     return;
                 }

@@ -464,7 +464,8 @@ async fn a_backup_ends_when_the_server_stops_or_changes_wait_too_long() {
     let fixture = Fixture::new().await;
     let (store, key) = (fixture.accounts.store(), fixture.accounts.pepper().backup_key());
     let file = fixture.folder.path().join("a.backup");
-    let stopped = WriteLimits { is_stopped: true.into(), ..WriteLimits::default() };
+    let stopped = WriteLimits::default();
+    stopped.is_stopped.cancel();
     let slow = WriteLimits { longest_wait: Some(Duration::ZERO), ..WriteLimits::default() };
     for (limits, expected) in [(stopped, "the server stops"), (slow, "the folder is too slow")] {
         let problem = write(store, &key, &file, &limits).unwrap_err();

@@ -5,7 +5,7 @@ use std::{
     io::{self, BufReader, BufWriter, Write},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,7 +19,7 @@ use crate::{
     files::exchange::{folder_of, with_suffix},
     model::BackupKey,
     store::{
-        Store,
+        Cancel, Store,
         archive::{self, ArchiveError, Contents},
     },
 };
@@ -42,7 +42,7 @@ pub struct WrittenBackup {
 #[derive(Debug, Default)]
 pub(super) struct WriteLimits {
     /// Set by another thread to end the attempt.
-    pub is_stopped: AtomicBool,
+    pub is_stopped: Cancel,
     /// The longest time for which changes may wait. `None` means no limit.
     pub longest_wait: Option<Duration>,
 }
@@ -59,6 +59,9 @@ impl OperatorWriter<'_> {
     /// file is left behind.
     pub async fn backup(&self, file: PathBuf) -> Result<WrittenBackup, AccountError> {
         let (store, key) = (self.0.store.clone(), self.0.pepper.backup_key());
+        let limits = Arc::new(WriteLimits::default());
+        let _stopped_with_the_request = limits.is_stopped.on_drop();
+        let limits = limits.clone();
         let writing = tokio::task::spawn_blocking(move || {
             let fix = "Name a new file in a folder that the server can write to.";
             let refuse = |problem: &dyn std::fmt::Display| {
@@ -67,7 +70,7 @@ impl OperatorWriter<'_> {
             if file.exists() {
                 return Err(refuse(&"there is such a file already"));
             }
-            match write(&*store, &key, &file, &WriteLimits::default()) {
+            match write(&*store, &key, &file, &limits) {
                 Ok(written) => Ok(written),
                 Err(ArchiveError::Store(problem)) => Err(problem.into()),
                 Err(problem) => Err(refuse(&problem)),
@@ -185,8 +188,8 @@ fn rename_to_new(draft: &Path, file: &Path) -> io::Result<()> {
 
 impl WriteLimits {
     fn check(&self, deadline: Option<Instant>) -> io::Result<()> {
-        if self.is_stopped.load(Ordering::Relaxed) {
-            return Err(io::Error::other("the server stops"));
+        if self.is_stopped.is_cancelled() {
+            return Err(io::Error::other("the server stops, or the client has left"));
         }
         if deadline.is_some_and(|deadline| Instant::now() > deadline) {
             let text = "the folder is too slow: changes have to wait while a backup is written";

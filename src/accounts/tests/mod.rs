@@ -2,6 +2,7 @@
 
 mod audit;
 mod authority;
+mod bulk;
 mod clock;
 mod edits;
 mod events;
@@ -129,11 +130,23 @@ type Interruption = Box<dyn FnOnce() -> CommitFuture<'static> + Send>;
 struct InterruptedStore {
     store: Arc<MemoryStore>,
     interruption: Mutex<Option<Interruption>>,
+    /// The batches since [`InterruptedStore::record_commits`]. `None` means that it was not called.
+    recorded: Mutex<Option<Vec<Batch>>>,
 }
 
 impl InterruptedStore {
     fn new() -> Arc<Self> {
-        Arc::new(Self { store: Arc::new(MemoryStore::new()), interruption: Mutex::default() })
+        let (interruption, recorded) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { store: Arc::new(MemoryStore::new()), interruption, recorded })
+    }
+
+    /// Records the batches of all further commits.
+    fn record_commits(&self) {
+        *self.recorded.lock() = Some(Vec::new());
+    }
+
+    fn recorded_commits(&self) -> Vec<Batch> {
+        self.recorded.lock().take().unwrap_or_default()
     }
 
     /// Runs `work` before the next commit. `work` gets another writer for the same records, whose
@@ -174,6 +187,7 @@ impl Store for InterruptedStore {
 
     fn commit(&self, batch: Batch) -> CommitFuture<'_> {
         let interruption = self.interruption.lock().take();
+        self.recorded.lock().iter_mut().for_each(|recorded| recorded.push(batch.clone()));
         Box::pin(async move {
             if let Some(interruption) = interruption {
                 interruption().await?;

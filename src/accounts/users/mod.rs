@@ -120,7 +120,11 @@ impl Accounts {
         self.page(Table::Users, after.as_ref().map(<[u8; 8]>::as_slice), limit)
     }
 
-    fn change_batch(&self, before: &Versioned<User>, user: &User) -> Result<Batch, AccountError> {
+    pub(super) fn change_batch(
+        &self,
+        before: &Versioned<User>,
+        user: &User,
+    ) -> Result<Batch, AccountError> {
         let key = table::user(user.uid);
         let mut batch = Batch::new();
         batch.expect(Table::Users, key, Expected::Revision(before.revision));
@@ -130,9 +134,8 @@ impl Accounts {
         Ok(batch)
     }
 
-    /// A batch that deletes a user with all dependent records. It also stores the largest uid that
-    /// was ever assigned, because a uid is never reused.
-    fn deletion_batch(&self, before: &Versioned<User>) -> Result<Batch, AccountError> {
+    /// A batch that deletes a user with all dependent records.
+    pub(super) fn deletion_batch(&self, before: &Versioned<User>) -> Result<Batch, AccountError> {
         let user = &before.record;
         let key = table::user(user.uid);
         let mut batch = Batch::new();
@@ -142,11 +145,23 @@ impl Accounts {
         self.release_name_and_mail(&mut batch, user)?;
         self.delete_keys(user.uid, &mut batch)?;
         delete_user_usage(&mut batch, user.uid);
-        let last = self.store().get(Table::Meta, table::LAST_UID)?;
-        let expected = last.map_or(Expected::Missing, |stored| Expected::Revision(stored.revision));
-        batch.expect(Table::Meta, table::LAST_UID, expected);
-        batch.put(Table::Meta, table::LAST_UID, encode(&self.0.directory.last_uid()));
+        self.keep_last_uid(user.uid, &mut batch)?;
         Ok(batch)
+    }
+
+    /// Adds the largest uid that was ever assigned to a batch that deletes a user, unless the store
+    /// already has a uid that is at least as large. A uid is then never reused, and deletions at
+    /// the same time do not all write one record.
+    pub(super) fn keep_last_uid(&self, uid: u64, batch: &mut Batch) -> Result<(), AccountError> {
+        let last = self.read::<u64>(Table::Meta, table::LAST_UID)?;
+        if last.as_ref().is_some_and(|last| last.record >= uid) {
+            return Ok(());
+        }
+        let expected = last.map_or(Expected::Missing, |last| Expected::Revision(last.revision));
+        batch.expect(Table::Meta, table::LAST_UID, expected);
+        let newest = self.0.directory.last_uid().max(uid);
+        batch.put(Table::Meta, table::LAST_UID, encode(&newest));
+        Ok(())
     }
 
     fn delete_keys(&self, uid: u64, batch: &mut Batch) -> Result<(), AccountError> {
@@ -276,7 +291,7 @@ impl Writer {
 
     /// Deletes keys that were created while their user was being deleted. After the deletion no
     /// more keys can be created, because a new key needs an existing user.
-    async fn delete_late_keys(&self, uid: u64) -> Result<(), AccountError> {
+    pub(super) async fn delete_late_keys(&self, uid: u64) -> Result<(), AccountError> {
         let mut batch = Batch::new();
         self.delete_keys(uid, &mut batch)?;
         if batch.writes.is_empty() {

@@ -4,8 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use super::{TomlDocument, read};
 use crate::{
-    accounts::{AccountError, Accounts, Passwords},
-    model::{Clock, Entropy, Pepper},
+    accounts::{AccountError, Accounts, Passwords, Writer},
+    model::{Actor, Clock, Entropy, Pepper},
     store::MemoryStore,
 };
 
@@ -36,11 +36,12 @@ pub fn state_document(data: &[u8]) {
     }
 }
 
-fn accounts() -> &'static Accounts {
-    static ACCOUNTS: OnceLock<Accounts> = OnceLock::new();
+fn accounts() -> &'static Writer {
+    static ACCOUNTS: OnceLock<Writer> = OnceLock::new();
     ACCOUNTS.get_or_init(|| {
         let (store, pepper) = (Arc::new(MemoryStore::new()), Pepper::from_bytes([7; 32]));
         let (clock, entropy) = (Clock::system(), Entropy::seeded(1));
-        Accounts::with(store, pepper, Passwords::new(1), clock, entropy).expect("accounts open")
+        let accounts = Accounts::with(store, pepper, Passwords::new(1), clock, entropy);
+        accounts.expect("accounts open").as_actor(Actor::Program)
     })
 }

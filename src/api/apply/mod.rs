@@ -3,23 +3,25 @@
 //! Only the operator and administrators may export or apply a document, because a document contains
 //! the digests of passwords and keys, and can create administrators.
 
+mod export;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod merge;
 mod read;
 mod source;
 
-use ::http::{
-    HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE},
-};
+use ::http::{StatusCode, header::CONTENT_TYPE};
 use serde_json::json;
 
+pub use self::export::RECORDS_FIELD;
+pub(super) use self::export::export;
 use self::{read::read, source::TomlDocument};
 use super::{ApiRequest, list::invalid_query, resources::OPENS_GUARDED, response};
 use crate::{
-    accounts::{AccountError, Accounts, Applied, ApplyOptions, Guards, LeftOut, Unlisted},
-    handlers::{BodyLimits, Payload, PayloadResponse, RequestBody},
+    accounts::{
+        AccountError, Applied, ApplyOptions, Guards, LeftOut, Unlisted, Writer, is_cut_off,
+    },
+    handlers::{BodyLimits, PayloadResponse, RequestBody},
     model::{Mode, Violation},
     pipeline::{Denial, Phase},
 };
@@ -33,16 +35,6 @@ const MAX_ATTEMPTS: usize = 5;
 /// The maximum number of violations in a response.
 const MAX_VIOLATIONS: usize = 100;
 
-pub(super) async fn export(request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
-    let reader = request.accounts.admin_reader().ok_or_else(admin_only)?;
-    let text = reader.export().await.map_err(response::denial)?;
-    let mut response = Response::new(Payload::from(text));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(TOML));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
-}
-
 pub(super) async fn apply(mut request: ApiRequest<'_>) -> Result<PayloadResponse, Denial> {
     let accounts = request.accounts.clone();
     accounts.admin_reader().ok_or_else(admin_only)?;
@@ -54,10 +46,17 @@ pub(super) async fn apply(mut request: ApiRequest<'_>) -> Result<PayloadResponse
         )
     })?;
     let (options, is_patch) = options(&request)?;
-    let text = std::sync::Arc::<str>::from(read_body(&mut request).await?);
+    let text = read_body(&mut request).await?;
+    if is_cut_off(&text) {
+        let fix = "Export again. If the last line was removed on purpose, also remove the comments \
+                   at the beginning of the file.";
+        let message = "The end of the file is missing: it does not end as keyward export ends it.";
+        return Err(invalid(vec![Violation::new("end of the file", message, fix)]));
+    }
+    let text = std::sync::Arc::<str>::from(text);
     let mut attempts = 1;
     let result = loop {
-        let (text_to_read, accounts) = (text.clone(), Accounts::clone(&admin));
+        let (text_to_read, accounts) = (text.clone(), Writer::clone(&admin));
         let document = run_blocking(move || {
             let toml = TomlDocument::parse(&text_to_read)
                 .map_err(|problem| AccountError::Invalid(vec![problem]))?;

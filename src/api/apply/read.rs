@@ -7,7 +7,7 @@ use super::{TomlDocument, merge::RecordMerge};
 use crate::{
     accounts::{
         AccountError, Accounts, DigestFormat, DocumentKey, DocumentPassword, DocumentUser, NewUser,
-        STATE_VERSION, StateDocument,
+        STATE_VERSION, StateDocument, Writer,
     },
     api::{
         fields::FieldReader,
@@ -19,6 +19,7 @@ use crate::{
         Application, Digest, Expires, Key, KeyId, MAX_PREFIX, PasswordDigest, Rotation, Scheme,
         Timestamp,
     },
+    store::Cancel,
 };
 
 const NOT_A_TIME: &str = "This is not a time.";
@@ -28,25 +29,27 @@ const TIME_FIX: &str = "Write a time such as 2027-01-01T00:00:00Z (RFC 3339).";
 /// has.
 ///
 /// # Errors
-/// All violations, each with its location in the document, or an error of the store.
+/// All violations, each with its location in the document, or an error of the store; or the work was
+/// cancelled.
 pub(super) fn read(
     toml: &TomlDocument<'_>,
-    accounts: &Accounts,
+    accounts: &Writer,
     is_patch: bool,
 ) -> Result<StateDocument, AccountError> {
+    let cancel = accounts.cancel();
     let mut reader = FieldReader::new(toml.to_json());
     check_version(&mut reader);
     let mut merge = RecordMerge::new(accounts, is_patch);
     let mut document = StateDocument {
         pepper: fingerprint(&mut reader),
-        roles: records(&mut reader, "roles", &mut merge, Editable::read)?,
-        applications: records(&mut reader, "applications", &mut merge, |reader| {
+        roles: records(&mut reader, "roles", cancel, &mut merge, Editable::read)?,
+        applications: records(&mut reader, "applications", cancel, &mut merge, |reader| {
             Application::fill(reader, accounts);
             Application::read(reader)
         })?,
-        resources: records(&mut reader, "resources", &mut merge, Editable::read)?,
-        users: records(&mut reader, "users", &mut merge, |reader| user(reader, accounts))?,
-        keys: records(&mut reader, "keys", &mut merge, key)?,
+        resources: records(&mut reader, "resources", cancel, &mut merge, Editable::read)?,
+        users: records(&mut reader, "users", cancel, &mut merge, |reader| user(reader, accounts))?,
+        keys: records(&mut reader, "keys", cancel, &mut merge, key)?,
         ..StateDocument::default()
     };
     (document.fields, document.bases) = (merge.fields, merge.bases);
@@ -74,6 +77,7 @@ fn check_version(reader: &mut FieldReader) {
 fn records<T>(
     reader: &mut FieldReader,
     name: &'static str,
+    cancel: &Cancel,
     merge: &mut RecordMerge<'_>,
     mut read: impl FnMut(&mut FieldReader) -> T,
 ) -> Result<Vec<T>, AccountError> {
@@ -88,6 +92,7 @@ fn records<T>(
     };
     let mut records = Vec::with_capacity(items.len());
     for (index, item) in items.into_iter().enumerate() {
+        cancel.check()?;
         let item = merge.record(name, index, item)?;
         records.push(reader.entry(&format!("{name}.{index}"), item, &mut read));
     }

@@ -3,8 +3,10 @@
 
 pub(super) mod command_name;
 pub(super) mod connect;
+pub(super) mod download;
 pub(super) mod lists;
 pub(super) mod local;
+pub(super) mod many;
 pub(super) mod paths;
 pub(super) mod remote;
 pub(super) mod session;
@@ -18,6 +20,7 @@ use http::{
 };
 use serde_json::Value;
 
+use self::download::Download;
 use super::{CliError, Exit};
 use crate::{
     api::{COMMAND_FIELD, WARNING_FIELD},
@@ -32,6 +35,14 @@ pub type SendFuture<'a> =
 pub trait ApiTransport: Send + Sync {
     /// Sends a request and returns the response, which may have any status.
     fn send(&self, request: Request<Bytes>) -> SendFuture<'_>;
+
+    /// Sends a request, and passes the body of a successful response to `output` in parts. The
+    /// returned response then has no body.
+    fn download<'a>(
+        &'a self,
+        request: Request<Bytes>,
+        output: &'a mut dyn Download,
+    ) -> SendFuture<'a>;
 }
 
 /// A client that authenticates with the operator's key.
@@ -83,19 +94,20 @@ impl AdminClient {
         self.send(Method::DELETE, target, None, None).await
     }
 
-    /// Gets a response body as text of this media type.
-    pub async fn get_text(
+    /// Gets a response body of this media type, and passes it to `output` in parts.
+    pub async fn download(
         &self,
         target: &str,
         media_type: &'static str,
-    ) -> Result<String, CliError> {
+        output: &mut dyn Download,
+    ) -> Result<(), CliError> {
         let mut request = self.request(Method::GET, target, None, None)?;
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static(media_type));
-        let response = self.transport.send(request).await?;
-        if !response.status().is_success() {
-            return Err(parse_response(response).err().unwrap_or_else(unreadable));
+        let response = self.transport.download(request, output).await?;
+        if response.status().is_success() {
+            return Ok(());
         }
-        String::from_utf8(response.into_body().to_vec()).map_err(|_| unreadable())
+        Err(parse_response(response).err().unwrap_or_else(unreadable))
     }
 
     /// Posts text of this media type.

@@ -14,7 +14,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{ApiTransport, SendFuture};
+use super::{
+    ApiTransport, SendFuture,
+    download::{Download, OutputError},
+};
 use crate::{
     cli::{CliError, Exit},
     config::ListenAddress,
@@ -68,13 +71,42 @@ impl RemoteServer {
         timeout(CONNECT_TIMEOUT.min(self.timeout), connecting).await?
     }
 
-    async fn exchange(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, CliError> {
+    async fn prepare(
+        &self,
+        mut request: Request<Bytes>,
+    ) -> Result<(AdminStream, Request<Full<Bytes>>), CliError> {
         let stream = self.connect().await.map_err(|problem| {
             let text = format!("no server responds at {}: {problem}", self.address);
             CliError::new(Exit::Unreachable, text)
         })?;
         request.headers_mut().insert(HOST, self.host());
-        let request = request.map(Full::new);
+        Ok((stream, request.map(Full::new)))
+    }
+
+    /// The size of the body and the time of the whole response have no limit. Each part of the
+    /// response has the time limit.
+    async fn receive(
+        &self,
+        request: Request<Bytes>,
+        output: &mut dyn Download,
+    ) -> Result<Response<Bytes>, CliError> {
+        let (stream, request) = self.prepare(request).await?;
+        let received = match stream {
+            AdminStream::Tcp(stream) => {
+                send_and_download(stream, request, output, self.timeout).await
+            }
+            AdminStream::Unix(stream) => {
+                send_and_download(stream, request, output, self.timeout).await
+            }
+        };
+        received.map_err(|problem| match problem.downcast::<OutputError>() {
+            Ok(problem) => (*problem).into(),
+            Err(problem) => self.no_response(&problem.to_string(), true),
+        })
+    }
+
+    async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Bytes>, CliError> {
+        let (stream, request) = self.prepare(request).await?;
         let is_read = request.method().is_safe();
         let responding = async {
             match stream {
@@ -144,7 +176,49 @@ where
     }
 }
 
+async fn send_and_download<S>(
+    stream: S,
+    request: Request<Full<Bytes>>,
+    output: &mut dyn Download,
+    limit: Duration,
+) -> Result<Response<Bytes>, BoxError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let late = |_| format!("nothing came for {} s", limit.as_secs());
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+    let exchange = async {
+        let response = timeout(limit, sender.send_request(request)).await.map_err(late)??;
+        let (parts, mut body) = response.into_parts();
+        if !parts.status.is_success() {
+            let body = Limited::new(body, MAX_RESPONSE_BYTES).collect();
+            let body = timeout(limit, body).await.map_err(late)??.to_bytes();
+            return Ok(Response::from_parts(parts, body));
+        }
+        output.begin(&parts);
+        while let Some(frame) = timeout(limit, body.frame()).await.map_err(late)? {
+            if let Ok(bytes) = frame?.into_data() {
+                output.part(&bytes).map_err(OutputError)?;
+            }
+        }
+        Ok(Response::from_parts(parts, Bytes::new()))
+    };
+    let mut exchange = std::pin::pin!(exchange);
+    tokio::select! {
+        response = &mut exchange => response,
+        _ = connection => exchange.await,
+    }
+}
+
 impl ApiTransport for RemoteServer {
+    fn download<'a>(
+        &'a self,
+        request: Request<Bytes>,
+        output: &'a mut dyn Download,
+    ) -> SendFuture<'a> {
+        Box::pin(self.receive(request, output))
+    }
+
     fn send(&self, request: Request<Bytes>) -> SendFuture<'_> {
         Box::pin(self.exchange(request))
     }

@@ -1,15 +1,14 @@
-//! `keyward export` and `keyward apply`: write all records into a file for people and version
-//! control, and apply such a file.
+//! `keyward apply`: applies a file with records, which `keyward export` or a person wrote.
+
+pub mod export;
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
+    fs::File,
+    io::{self, Read as _},
+    path::PathBuf,
 };
 
 use clap::Args;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::Value;
 
 use crate::{
@@ -33,12 +32,6 @@ use crate::{
 const TOML: &str = "application/toml";
 /// The maximum number of characters of a value that a line of changes shows.
 const MAX_SHOWN: usize = 80;
-
-#[derive(Debug, Args)]
-pub struct Export {
-    /// The file, which must not exist yet; only its owner can read it [default: standard output]
-    file: Option<PathBuf>,
-}
 
 #[derive(Debug, Args)]
 pub struct Apply {
@@ -66,51 +59,6 @@ pub struct Apply {
     /// If there is no store, create one with the existing pepper file
     #[arg(long)]
     new: bool,
-}
-
-impl Export {
-    /// Writes all records to the file, or to standard output.
-    pub async fn run(self, session: &Session) -> anyhow::Result<()> {
-        if let Some(file) = self.file.as_ref().filter(|file| file.exists()) {
-            return Err(file_exists(file).into());
-        }
-        let text = session.client.get_text(&path(&["state"]), TOML).await?;
-        let Some(file) = self.file else {
-            return Ok(session.screen.print(&text)?);
-        };
-        write(&file, &text).map_err(|problem| match problem.kind() {
-            io::ErrorKind::AlreadyExists => file_exists(&file),
-            _ => CliError::new(Exit::Usage, format!("{}: {problem}", file.display())),
-        })?;
-        session.screen.note(&format!(
-            "The records are in {}. The file contains digests of keys and passwords: keep it private.\n",
-            file.display()
-        ));
-        Ok(())
-    }
-}
-
-fn file_exists(file: &Path) -> CliError {
-    let file = file.display();
-    CliError::new(Exit::Refused, format!("{file}: the file exists already. Choose a new name"))
-}
-
-/// Writes a draft, and renames the draft once it is complete. So `file` is never incomplete.
-fn write(file: &Path, text: &str) -> io::Result<()> {
-    let mut draft = file.as_os_str().to_owned();
-    draft.push(".part");
-    let draft = PathBuf::from(draft);
-    let _ = fs::remove_file(&draft);
-    let write_and_rename = || {
-        let mut output =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-        output.write_all(text.as_bytes())?;
-        output.sync_all()?;
-        renameat_with(CWD, &draft, CWD, file, RenameFlags::NOREPLACE)?;
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-    };
-    write_and_rename().inspect_err(|_| drop(fs::remove_file(&draft)))
 }
 
 impl Apply {

@@ -94,9 +94,22 @@ async fn verify(session: &Session) -> anyhow::Result<()> {
         let text = format!(
             "The audit trail is intact: {entries} entries, up to {last} with the hash {hash}.\n"
         );
-        session.screen.say(&text)?;
+        session.screen.say(&format!("{text}{}", coverage(&found)))?;
     }
     Ok(())
+}
+
+/// Says which entries were verified, and which are gone.
+fn coverage(found: &Value) -> String {
+    let [first, last, removed, keeps] =
+        ["first", "last", "removed", "keeps"].map(|name| cell(&found[name]));
+    if found["removed"].as_u64().unwrap_or_default() == 0 {
+        return "No older entry was removed.\n".into();
+    }
+    format!(
+        "The verified entries are {first} to {last}. The {removed} older entries were removed, \
+         because the trail keeps the newest {keeps} (audit.entries).\n"
+    )
 }
 
 /// Returns the name and number of a user, or the kind of another actor, with the name of the
@@ -124,6 +137,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn removed_entries_are_reported_with_their_rule() {
+        let found = json!({ "first": 7, "last": 11, "removed": 6, "keeps": 5 });
+        assert_eq!(
+            coverage(&found),
+            "The verified entries are 7 to 11. The 6 older entries were removed, because the trail \
+             keeps the newest 5 (audit.entries).\n"
+        );
+        let found = json!({ "first": 1, "last": 6, "removed": 0, "keeps": 100 });
+        assert_eq!(coverage(&found), "No older entry was removed.\n");
+    }
 
     #[test]
     fn gap_within_or_between_pages_is_an_error_that_names_the_entry() {

@@ -27,6 +27,11 @@ pub struct NewPassword {
 }
 
 impl NewPassword {
+    /// Whether a source was chosen.
+    pub fn is_given(self) -> bool {
+        self.password_stdin || self.password_prompt
+    }
+
     /// Reads the password. `None` means that no source was chosen.
     pub fn read(self) -> Result<Option<Secret>, CliError> {
         if self.password_stdin {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::AuditKey,
-    store::{Store, StoreError},
+    store::{Cancel, Store, StoreError},
 };
 
 /// The entries of one step of an uninterrupted verification.
@@ -42,9 +42,14 @@ impl From<TrailProblem> for AuditVerdict {
 }
 
 /// Verifies the whole trail. Appends at the same time do not disturb the verification.
-pub fn verify(store: &dyn Store, key: &AuditKey) -> Result<AuditVerdict, StoreError> {
+pub fn verify(
+    store: &dyn Store,
+    key: &AuditKey,
+    cancel: &Cancel,
+) -> Result<AuditVerdict, StoreError> {
     let mut verification = Verification::default();
     loop {
+        cancel.check()?;
         if let Some(verdict) = verification.step(store, key, STEP)? {
             return Ok(verdict);
         }

@@ -7,6 +7,7 @@ use super::{
 use crate::{
     model::{AuditKey, Digest, Pepper},
     store::{
+        Cancel,
         audit_log::{self, AuditAppend, AuditVerdict, Generation},
         table,
     },
@@ -66,7 +67,7 @@ pub(super) fn entries(store: &dyn Store, after: u64, limit: usize) -> Vec<audit_
 }
 
 pub(super) fn verdict(store: &dyn Store) -> AuditVerdict {
-    audit_log::verify(store, &key()).unwrap()
+    audit_log::verify(store, &key(), &Cancel::default()).unwrap()
 }
 
 pub(super) fn is_intact(store: &dyn Store) -> bool {
@@ -158,7 +159,7 @@ async fn every_change_of_an_entry_is_detected_and_located(engine: TestEngine) {
     assert!(is_intact(&**engine.store()));
     // The trail is not intact for another pepper.
     let other = Pepper::from_bytes([8; 32]).audit_key();
-    let found = audit_log::verify(&**engine.store(), &other).unwrap();
+    let found = audit_log::verify(&**engine.store(), &other, &Cancel::default()).unwrap();
     assert!(matches!(found, AuditVerdict::Tampered { number: 1, .. }), "{found:?}");
 }
 

@@ -438,7 +438,7 @@ async fn too_large_value_is_rejected(mut engine: TestEngine) {
     batch.put(Table::Users, *b"large", json(MAX_VALUE_SIZE - HEADER_SIZE + 1));
     let problem = engine.store().commit(batch).await.unwrap_err();
     assert!(
-        matches!(problem, CommitError::Store(StoreError::TooLarge { table: "users", size, limit })
+        matches!(problem, CommitError::Store(StoreError::TooLarge { table: "users", size, limit, .. })
             if size == limit + 1 && limit == MAX_VALUE_SIZE),
         "{problem:?}"
     );

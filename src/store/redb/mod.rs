@@ -382,6 +382,10 @@ impl Store for RedbStore {
         compared.map_err(|finding| self.inner.not_committed(&finding))
     }
 
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.inner.path)
+    }
+
     fn fault(&self) -> Option<String> {
         self.inner.check_write_timeout();
         self.inner.fault.get().cloned()

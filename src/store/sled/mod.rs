@@ -333,6 +333,10 @@ impl Store for SledStore {
         self.inner.verify(cancelled)
     }
 
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.inner.path)
+    }
+
     fn fault(&self) -> Option<String> {
         self.inner.check_write_timeout();
         self.inner.fault.get().cloned()

@@ -4,6 +4,7 @@ pub(super) mod bulk;
 mod edit;
 mod find;
 pub(in crate::cli) mod import;
+mod many;
 mod remove;
 mod revoke;
 pub(super) mod scan;

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::find;
+use super::{find, many::ManyKeys};
 use crate::{
     cli::{
         CliError, Exit, Output, Session,
@@ -25,6 +25,8 @@ pub struct Revoke {
     ids: Vec<String>,
     #[command(flatten)]
     filter: Filter,
+    #[command(flatten)]
+    many: ManyKeys,
     /// Only show which keys would be revoked
     #[arg(long)]
     dry_run: bool,
@@ -105,6 +107,9 @@ impl Revoke {
     /// Revokes keys one after another, and stops at the first failure. The output lists the keys
     /// that were revoked before the failure.
     pub async fn run(self, session: &Session) -> anyhow::Result<()> {
+        if let Some(result) = self.many.revoke(self.dry_run, session).await {
+            return result;
+        }
         let is_search = !self.filter.is_empty();
         let keys = if is_search {
             self.filter.keys(session).await?

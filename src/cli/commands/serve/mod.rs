@@ -2,6 +2,7 @@
 
 mod observers;
 pub(super) mod per_worker;
+mod shutdown;
 mod verify;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -10,7 +11,7 @@ use anyhow::Context as _;
 use clap::Args;
 use tokio::{
     net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::Signal,
     sync::{Semaphore, watch},
 };
 
@@ -49,8 +50,8 @@ pub struct Serve {
     accept_clock: bool,
 }
 
-/// Serves until SIGTERM or SIGINT. After the signal, running requests have the time in
-/// `server.shutdown_seconds` to finish.
+/// Serves until SIGTERM or SIGINT. `server.shutdown_seconds` after the signal, the process has
+/// ended.
 pub async fn run(options: Serve, loaded: Loaded) -> anyhow::Result<()> {
     let unknown = config::unknown_variables(&loaded);
     let settings = loaded.settings;
@@ -78,7 +79,7 @@ pub async fn run(options: Serve, loaded: Loaded) -> anyhow::Result<()> {
     first_start(&settings, &accounts, listen).await?;
     // Before the server says that it is ready: from then on, a supervisor may stop it.
     let signals = Signals {
-        stop: stop_signal()?,
+        stop: shutdown::stop_signal(settings.server.shutdown)?,
         scripts: scripts::hangup_signal()?,
         certificates: scripts::hangup_signal()?,
         log: scripts::hangup_signal()?,
@@ -438,36 +439,8 @@ fn connection_limits(settings: &Settings) -> ConnectionLimits {
         header_read: limits.header_read,
         idle: limits.idle,
         http2_streams: limits.http2_streams,
-        drain: settings.server.shutdown,
+        drain: shutdown::time_of_requests(settings.server.shutdown),
     }
-}
-
-/// Returns a receiver that becomes true with the first SIGTERM or SIGINT.
-fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let (sender, receiver) = watch::channel(false);
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping");
-        sender.send_replace(true);
-        // A second signal stops the process at once.
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::warn!("stopping at once");
-        exit_at_once();
-    });
-    Ok(receiver)
-}
-
-#[expect(clippy::exit, reason = "the second signal; every acknowledged change is on the disk")]
-fn exit_at_once() -> ! {
-    std::process::exit(1)
 }
 
 /// Waits until the sender of the channel is dropped.

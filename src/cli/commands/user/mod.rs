@@ -2,6 +2,7 @@
 
 mod attributes;
 pub(in crate::cli) mod htpasswd;
+mod many;
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
@@ -12,6 +13,7 @@ use super::{
     user::{
         attributes::{RemoveAttributes, SetAttributes},
         htpasswd::Import,
+        many::ManyUsers,
     },
 };
 use crate::{
@@ -50,16 +52,16 @@ pub enum Verb {
     /// Change a user; fields that are not given stay unchanged
     Edit(Edit),
     /// Block a user: the user's keys and password are refused
-    Block(Who),
+    Block(Target),
     /// Unblock a user
-    Unblock(Who),
+    Unblock(Target),
     /// Import users and password digests from a file of Apache's htpasswd; either all users of the
     /// file are imported or none
     Import(Import),
     /// Delete a user and the user's keys permanently
     Delete {
         #[command(flatten)]
-        who: Who,
+        target: Target,
         #[command(flatten)]
         consent: Confirmation,
     },
@@ -75,6 +77,15 @@ pub struct Who {
     /// The user's number
     #[arg(long)]
     uid: Option<u64>,
+}
+
+/// One user, or all users whom conditions select.
+#[derive(Debug, Args)]
+pub struct Target {
+    #[command(flatten)]
+    who: Who,
+    #[command(flatten)]
+    many: ManyUsers,
 }
 
 #[derive(Debug, Args)]
@@ -107,6 +118,8 @@ pub struct Add {
 pub struct Edit {
     #[command(flatten)]
     who: Who,
+    #[command(flatten)]
+    many: ManyUsers,
     /// The new name
     #[arg(long, value_name = "NEW")]
     name: Option<String>,
@@ -166,10 +179,13 @@ pub async fn run(verb: Verb, session: &Session) -> anyhow::Result<()> {
         }
         Verb::Show(who) => session.get(&target(&who, session).await?).await,
         Verb::Edit(edit) => edit.run(session).await,
-        Verb::Block(who) => activate(&who, false, session).await,
-        Verb::Unblock(who) => activate(&who, true, session).await,
+        Verb::Block(target) => activate(&target, false, session).await,
+        Verb::Unblock(target) => activate(&target, true, session).await,
         Verb::Import(import) => import.run(session).await,
-        Verb::Delete { who, consent } => {
+        Verb::Delete { target, consent } if target.many.is_given() => {
+            target.many.delete(consent, session).await
+        }
+        Verb::Delete { target: Target { who, .. }, consent } => {
             let uid = uid(&who, session).await?;
             let description = match &who.name {
                 Some(name) if number(name).is_none() => format!("user {name} (#{uid})"),
@@ -201,6 +217,9 @@ impl Add {
 
 impl Edit {
     async fn run(self, session: &Session) -> anyhow::Result<()> {
+        if self.many.is_given() {
+            return self.many.edit(self.roles_only()?, session).await;
+        }
         let target = target(&self.who, session).await?;
         let password = self.password.read()?;
         let roles = ListEdit {
@@ -240,9 +259,45 @@ impl Edit {
         };
         session.edit(&target, change).await
     }
+
+    /// The change of many users, which get and lose roles only.
+    fn roles_only(&self) -> Result<Map<String, Value>, CliError> {
+        let mut others = Map::new();
+        self.rate.put(&mut others);
+        self.no_rate.put(&mut others);
+        self.budget.put(&mut others);
+        self.no_budget.put(&mut others);
+        let given = [
+            ("--name", self.name.is_some()),
+            ("--mail", self.mail.is_some() || self.no_mail),
+            ("--timezone", self.timezone.is_some()),
+            ("a password", self.password.is_given() || self.no_password),
+            ("a limit", !others.is_empty()),
+        ];
+        if let Some((option, _)) = given.into_iter().find(|(_, is_given)| *is_given) {
+            return Err(ManyUsers::refuse(option));
+        }
+        let roles = [("add_roles", &self.add_roles), ("remove_roles", &self.remove_roles)];
+        let roles = roles.into_iter().filter(|(_, roles)| !roles.is_empty());
+        let change: Map<String, Value> =
+            roles.map(|(name, roles)| (name.to_owned(), json!(roles))).collect();
+        if change.is_empty() {
+            let text = "with --where, give --add-role or --remove-role";
+            return Err(CliError::new(Exit::Usage, text));
+        }
+        Ok(change)
+    }
 }
 
-async fn activate(who: &Who, active: bool, session: &Session) -> anyhow::Result<()> {
+async fn activate(
+    Target { who, many }: &Target,
+    active: bool,
+    session: &Session,
+) -> anyhow::Result<()> {
+    if many.is_given() {
+        let change = [("active".to_owned(), active.into())].into_iter().collect();
+        return many.edit(change, session).await;
+    }
     let change = |user: &mut Map<String, Value>| {
         user.insert("active".into(), active.into());
     };
