@@ -106,7 +106,7 @@ fn weak_key_and_missing_key_are_named() {
     let problem = load_error(&files, folder.path());
     assert!(problem.contains("RSA with 2048 to 4096 bits"), "{problem}");
     // Without tls_key, the key is expected in the file of the certificate.
-    let files = TlsFiles { key: files.certificate.clone(), ..pair.write(folder.path()) };
+    let files = TlsFiles { key: files.certificate, ..pair.write(folder.path()) };
     for mode in [0o600, 0o644] {
         fs::set_permissions(&files.certificate, fs::Permissions::from_mode(mode)).unwrap();
         let problem = load_error(&files, folder.path());

@@ -185,7 +185,7 @@ mod tests {
         /// A TLS stream without close_notify.
         Abrupt,
         Reset,
-        HalfClose,
+        Half,
         /// The receiver keeps the connection open.
         Never,
     }
@@ -212,7 +212,7 @@ mod tests {
                     let _ = stream.write_all(response.as_bytes()).await;
                     answer(close, &stream);
                     match close {
-                        Close::HalfClose => {
+                        Close::Half => {
                             let _ = stream.shutdown().await;
                             kept.push(stream);
                         }
@@ -229,7 +229,7 @@ mod tests {
                 let stream = stream.into_inner().0;
                 answer(close, &stream);
                 match close {
-                    Close::HalfClose | Close::Never => kept.push(stream),
+                    Close::Half | Close::Never => kept.push(stream),
                     Close::Abrupt | Close::Reset => {}
                 }
             }
@@ -248,7 +248,7 @@ mod tests {
             "HTTP/1.0 200 OK\r\n\r\nuntil the end",
         ];
         for response in lengths {
-            for close in [Close::Abrupt, Close::Reset, Close::HalfClose, Close::Never] {
+            for close in [Close::Abrupt, Close::Reset, Close::Half, Close::Never] {
                 for is_tls in [true, false] {
                     let certificates = is_tls.then(|| authority.signs("localhost").loaded());
                     let port = closing_receiver(certificates, response, close).await;

@@ -19,7 +19,7 @@ enum Close {
     /// Over TLS, without close_notify.
     Abrupt,
     Reset,
-    HalfClose,
+    Half,
 }
 
 /// Reads a request with a body of two bytes, and sends the response.
@@ -60,7 +60,7 @@ async fn upstream(
                     let socket = socket2::SockRef::from(&stream);
                     socket.set_linger(Some(Duration::ZERO)).unwrap();
                 }
-                Close::HalfClose => {
+                Close::Half => {
                     let _ = stream.shutdown().await;
                     let _ = stream.read(&mut [0]).await;
                 }
@@ -83,7 +83,7 @@ async fn complete_response_reaches_the_client_in_whatever_way_the_upstream_close
         ),
     ];
     for (response, body) in responses {
-        for close in [Close::Abrupt, Close::Reset, Close::HalfClose] {
+        for close in [Close::Abrupt, Close::Reset, Close::Half] {
             for is_tls in [true, false] {
                 let certificates = is_tls.then(|| authority.signs("localhost").loaded());
                 let upstream = upstream(certificates, response, close).await;
