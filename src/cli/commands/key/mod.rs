@@ -274,6 +274,7 @@ fn readable(key: &Value) -> Value {
         ("rate_limit", "none"),
         ("credits", "none"),
         ("expires", "never"),
+        ("ends", "never"),
     ] {
         let Some(value) = key.get_mut(name) else { continue };
         let is_unset = value.is_null() || name == "networks" && cell(value) == "-";
