@@ -71,8 +71,8 @@ pub(super) fn created(body: &Value, revision: Sequence, location: &str) -> Paylo
     response
 }
 
-/// Adds the advice about a change, one header field for each sentence. The body stays the record, so
-/// that clients can send it back.
+/// Adds the advice about a change, one header field for each sentence. The body stays the record,
+/// so that clients can send it back.
 pub(super) fn with_warnings(mut response: PayloadResponse, advice: &[String]) -> PayloadResponse {
     for sentence in advice.iter().take(MAX_WARNINGS) {
         if let Ok(value) = HeaderValue::from_bytes(sentence.as_bytes()) {

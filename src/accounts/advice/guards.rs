@@ -86,7 +86,7 @@ pub(super) fn unguarded_new_methods(before: Option<&Resource>, after: &Resource)
     })
 }
 
-fn methods<'r>(resources: [&'r Resource; 2]) -> BTreeSet<&'r str> {
+fn methods(resources: [&Resource; 2]) -> BTreeSet<&str> {
     resources.into_iter().flat_map(|resource| resource.rules.methods()).collect()
 }
 

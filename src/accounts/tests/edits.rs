@@ -109,3 +109,53 @@ async fn purge_goes_on_after_the_last_key_of_a_step() {
     }
     assert_eq!((count, steps), (5, 3));
 }
+
+#[tokio::test]
+async fn only_an_administrator_widens_a_key() {
+    let accounts = accounts().await;
+    accounts.create_user(new_user("bob")).await.unwrap();
+    let bounds = NewKey {
+        scopes: Some(Vec::new()),
+        expires: Some(NOW.plus(DAY)),
+        networks: vec!["10.0.0.0/8".parse().unwrap()],
+        rate_limit: Some(crate::model::RateLimit::parse("", "5/1m").unwrap()),
+        ..NewKey::default()
+    };
+    let id = accounts.issue_key(2, bounds).await.unwrap().key.record.id;
+    let user = |uid: u64| Actor::User {
+        uid,
+        name: "somebody".into(),
+        key: None,
+        application: "default".into(),
+        client: [192, 0, 2, 7].into(),
+    };
+    let (owner, helper) = (accounts.as_actor(user(2)), accounts.as_actor(user(3)));
+    let wider: [fn(&mut Key); 5] = [
+        |key| key.scopes = None,
+        |key| key.networks = Vec::new(),
+        |key| key.networks.push("192.0.2.0/24".parse().unwrap()),
+        |key| key.expires = None,
+        |key| key.expires = Some(NOW.plus(2 * DAY)),
+    ];
+    for (index, change) in wider.into_iter().enumerate() {
+        for writer in [&owner, &helper] {
+            let refused = edit(writer, id, change).await;
+            assert!(matches!(refused, Err(AccountError::Forbidden { .. })), "{index} {refused:?}");
+        }
+    }
+    let raised = edit(&owner, id, |key| key.rate_limit = None).await;
+    assert!(matches!(raised, Err(AccountError::Forbidden { .. })), "{raised:?}");
+    let narrower = |key: &mut Key| {
+        key.networks = vec!["10.1.0.0/16".parse().unwrap()];
+        key.expires = Some(NOW.plus(60));
+    };
+    edit(&owner, id, narrower).await.unwrap();
+    for change in wider {
+        edit(&accounts, id, change).await.unwrap();
+    }
+    accounts.revoke_key(id).await.unwrap();
+    let revoked = edit(&accounts, id, |key| key.scopes = None).await;
+    assert!(revoked.is_ok(), "an unchanged bound: {revoked:?}");
+    let revoked = edit(&accounts, id, |key| key.scopes = Some(Vec::new())).await;
+    assert!(refusal(revoked).contains("a revocation is final"));
+}

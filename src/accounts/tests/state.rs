@@ -89,6 +89,27 @@ async fn patch_does_not_overwrite_a_record_that_changed_after_it_was_merged() {
 }
 
 #[tokio::test]
+async fn file_that_clears_a_field_which_it_leaves_out_is_refused_unless_it_is_told_to() {
+    let accounts = accounts().await;
+    let document = |names: serde_json::Value| {
+        let mut document = document_of_users(vec![listed_user("anna", &[])]);
+        document.fields.push("users", &names);
+        document
+    };
+    let anna = NewUser { mail: Some("a@x.example".into()), ..new_user("anna") };
+    accounts.create_user(anna).await.unwrap();
+    let partial = || document(serde_json::json!({ "name": "anna" }));
+    let refused = apply(&accounts, partial(), ApplyOptions::default()).await;
+    assert_eq!(invalid(refused), ["users.0.mail"]);
+    let dry = ApplyOptions { mode: Mode::DryRun, ..ApplyOptions::default() };
+    assert_eq!(apply(&accounts, partial(), dry).await.unwrap().changes[0].cleared, ["mail"]);
+    assert!(accounts.user(2).unwrap().unwrap().record.mail.is_some());
+    let clear = ApplyOptions { left_out: LeftOut::Clear, ..ApplyOptions::default() };
+    apply(&accounts, partial(), clear).await.unwrap();
+    assert!(accounts.user(2).unwrap().unwrap().record.mail.is_none());
+}
+
+#[tokio::test]
 async fn two_resources_cannot_get_the_same_path_simultaneously() {
     let (store, accounts) = two_administrators().await;
     let resource = |id: &str| -> Resource {

@@ -10,12 +10,13 @@ use super::{
 };
 
 /// The words for `null` or an empty list in fields where this means something.
-const WORDS: [(&str, &str); 10] = [
+const WORDS: [(&str, &str); 11] = [
     ("application", "all"),
     ("networks", "all"),
     ("scopes", "all"),
     ("host", "all"),
     ("expires", "never"),
+    ("ends", "never"),
     ("last_used", "never"),
     ("access", "never"),
     ("login", "never"),
