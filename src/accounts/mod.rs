@@ -61,8 +61,8 @@ pub use passwords::{Busy, CheckTurn, Passwords};
 pub use records::PolicyRecord;
 #[cfg(feature = "server")]
 pub(crate) use search::{
-    AuditFilter, Filter, FoundEntries, FoundRecords, Position, Rows, Search, Sort, SortKey,
-    names::UserNames, trail::TextPattern,
+    AuditFilter, Filter, Position, Rows, Search, Sort, SortKey, names::UserNames,
+    trail::TextPattern,
 };
 pub use setup::{FirstStart, SetupError};
 pub use users::cache::ReadUser;

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use self::order::Rank;
 pub use self::{
     order::{Position, Sort, SortKey},
-    trail::{AuditFilter, FoundEntries},
+    trail::AuditFilter,
 };
 use super::{AccountError, Accounts, Versioned};
 use crate::{
