@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    accounts::users::names::NAME_FORM,
     model::User,
     store::{Store, table},
 };
@@ -9,7 +10,7 @@ use crate::{
 /// Turns the index entries of all users into those of older versions.
 async fn make_old(store: &MemoryStore, accounts: &Writer, users: &[User]) {
     let mut batch = Batch::new();
-    batch.delete(Table::Meta, users::names::NAME_FORM);
+    batch.delete(Table::Meta, NAME_FORM);
     for user in users {
         batch.delete(Table::Names, crate::model::fold(&user.name));
         batch.delete(Table::Mails, crate::model::fold(user.mail.as_deref().unwrap_or("none")));
