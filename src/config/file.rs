@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::{
     background::{AuditSection, BackupSection, WebhookSection},
+    entity_user::EntityUserSection,
     log::LogSection,
     telemetry::{AccessLogSection, MetricsSection},
     upstreams::ProxySection,
@@ -30,6 +31,8 @@ pub struct File {
     pub identity: IdentitySection,
     /// The upstreams of resources with the handler proxy.
     pub proxy: ProxySection,
+    /// The custom fields of the user entity.
+    pub entity_user: EntityUserSection,
     /// The store of users, keys, roles, applications and resources.
     pub store: StoreSection,
     /// Backups that the server writes by itself.

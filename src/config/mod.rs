@@ -5,6 +5,7 @@
 
 mod background;
 mod draft;
+mod entity_user;
 mod env;
 mod error;
 pub mod file;

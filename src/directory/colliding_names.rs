@@ -1,8 +1,8 @@
 //! Users of old stores whose names differ only in their spelling: names that were different before
 //! Keyward compared them in the form NFKC_Casefold, and that are equal now.
 //!
-//! The user with the lowest number is found by every spelling of the name. The others are found only
-//! by the exact spelling in their records.
+//! The user with the lowest number is found by every spelling of the name. The others are found
+//! only by the exact spelling in their records.
 
 use std::sync::Arc;
 

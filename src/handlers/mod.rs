@@ -4,6 +4,7 @@
 mod actor;
 mod body;
 mod client_body;
+mod custom_field;
 pub(crate) mod entity_user;
 mod identity;
 mod override_fields;
@@ -21,6 +22,7 @@ use ipnet::IpNet;
 pub use actor::writer;
 pub use body::{BodyLimits, RequestBody, read_body};
 pub use client_body::ClientBody;
+pub use custom_field::{CustomField, CustomType};
 use hyper::upgrade::OnUpgrade;
 pub use identity::IdentityFields;
 #[cfg(feature = "server")]
@@ -142,13 +144,16 @@ pub struct Handlers {
     limits: BodyLimits,
     identity_fields: Arc<IdentityFields>,
     proxies: Arc<Proxies>,
+    custom_fields: Arc<[&'static CustomField]>,
 }
 
 impl Handlers {
     /// Creates the handlers for these accounts, with the default names of the identity header
     /// fields.
     pub fn new(accounts: Accounts, limits: BodyLimits) -> Self {
-        Self { accounts, limits, identity_fields: Arc::default(), proxies: Arc::default() }
+        let (identity_fields, proxies) = (Arc::default(), Arc::default());
+        let custom_fields = Arc::default();
+        Self { accounts, limits, identity_fields, proxies, custom_fields }
             .with_upstream_networks([])
     }
 
@@ -158,6 +163,14 @@ impl Handlers {
     pub fn with_upstream_networks(self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         let proxies = Proxies::for_networks(networks, &self.accounts);
         Self { proxies: Arc::new(proxies), ..self }
+    }
+
+    /// Sets the custom fields of the user entity. They are kept as long as the program runs.
+    #[must_use]
+    pub fn with_custom_fields(mut self, fields: Vec<CustomField>) -> Self {
+        let fields = fields.into_iter().map(|field| &*Box::leak(Box::new(field)));
+        self.custom_fields = fields.collect();
+        self
     }
 
     /// Sets the names of the identity header fields.

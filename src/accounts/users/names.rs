@@ -91,8 +91,8 @@ impl Accounts {
         }
     }
 
-    /// Adds the deletion of a user's entry. The entry of another user with an equal text stays. If a
-    /// user of an old store has an equal name, that user gets the entry.
+    /// Adds the deletion of a user's entry. The entry of another user with an equal text stays. If
+    /// a user of an old store has an equal name, that user gets the entry.
     fn release(
         &self,
         batch: &mut Batch,

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::{
-    cli::{CliError, Exit, Session, commands::text_file::decode, terminal::progress},
+    cli::{CliError, Exit, Session, commands::files::text::decode, terminal::progress},
     model::fold,
 };
 

@@ -2,6 +2,7 @@
 
 mod audit;
 mod backup;
+mod entity_user;
 mod events;
 mod faces;
 mod failures;
@@ -34,7 +35,7 @@ use super::{
 };
 use crate::{
     accounts::BackupSchedule,
-    handlers::IdentityFields,
+    handlers::{CustomField, IdentityFields},
     limits::FailureLimits,
     telemetry::{ClientLines, LogFormat},
     tls::TlsFiles,
@@ -53,6 +54,8 @@ pub struct Settings {
     pub identity: IdentityFields,
     /// The networks in which upstreams may be. Empty means the default.
     pub upstream_networks: Vec<IpNet>,
+    /// The custom fields of the user entity, sorted by name.
+    pub custom_fields: Vec<CustomField>,
     /// The store.
     pub store: StoreSettings,
     /// The backups that the server writes. `None` means none.
@@ -211,6 +214,7 @@ pub(super) fn resolve(file: &File, report: impl FnMut(&[&str], String, String)) 
         admin: check.admin(&file.admin),
         identity: check.identity(&file.identity),
         upstream_networks: check.networks("proxy.allowed_networks", &file.proxy.allowed_networks),
+        custom_fields: check.custom_fields(&file.entity_user),
         backup: check.backup(&file.backup, &file.store.path),
         store: check.store(&file.store),
         scripts: check.scripts(&file.scripts),

@@ -59,6 +59,7 @@ impl Visibility {
             | UserField::PreferredAdminLangcode
             | UserField::Timezone => self == Self::Owner,
             UserField::Mail => self != Self::Other,
+            UserField::Custom(_) => self == Self::Owner,
             UserField::Status
             | UserField::Access
             | UserField::Login
@@ -182,7 +183,9 @@ impl<'a> AccountAccess<'a> {
             | UserField::PreferredLangcode
             | UserField::PreferredAdminLangcode
             | UserField::Timezone => FieldAccess::Allowed,
-            UserField::Status
+            UserField::Custom(field) if field.is_own => FieldAccess::Allowed,
+            UserField::Custom(_)
+            | UserField::Status
             | UserField::Created
             | UserField::Access
             | UserField::Login

@@ -6,9 +6,10 @@ use ::http::StatusCode;
 use super::{
     access::{AccountAccess, FieldAccess, forbidden},
     field::UserField,
-    fields::{FieldValue, Fields},
+    fields::Fields,
     record::{equals, write},
     validation::{self, FieldError},
+    value::FieldValue,
 };
 use crate::{
     accounts::{AccountError, Writer, password_problem},

@@ -1,5 +1,7 @@
 //! The fields of the user entity: names, labels and types.
 
+use crate::handlers::custom_field::CustomField;
+
 /// A field, in the order of the entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum UserField {
@@ -20,6 +22,8 @@ pub(super) enum UserField {
     Init,
     Roles,
     DefaultLangcode,
+    /// A field that the operator has declared.
+    Custom(&'static CustomField),
 }
 
 /// The type of a field.
@@ -34,7 +38,8 @@ pub(super) enum FieldType {
 }
 
 impl UserField {
-    pub(super) const ALL: [Self; 17] = [
+    /// The fields that every account has.
+    const ALL: [Self; 17] = [
         Self::Uid,
         Self::Uuid,
         Self::Langcode,
@@ -59,8 +64,14 @@ impl UserField {
         Self::ALL.into_iter().find(|field| field.name() == name)
     }
 
+    /// The field of this name, which may be a custom field.
+    pub(super) fn parse_any(name: &str, custom: &[&'static CustomField]) -> Option<Self> {
+        let custom = || custom.iter().find(|field| field.name == name);
+        Self::parse(name).or_else(|| custom().map(|field| Self::Custom(field)))
+    }
+
     /// The name in JSON, the label in messages, and the type.
-    const fn properties(self) -> (&'static str, &'static str, FieldType) {
+    fn properties(self) -> (&'static str, &'static str, FieldType) {
         match self {
             Self::Uid => ("uid", "User ID", FieldType::Number),
             Self::Uuid => ("uuid", "UUID", FieldType::Text),
@@ -83,18 +94,19 @@ impl UserField {
             Self::Init => ("init", "Initial email", FieldType::Text),
             Self::Roles => ("roles", "Roles", FieldType::Roles),
             Self::DefaultLangcode => ("default_langcode", "Default translation", FieldType::Flag),
+            Self::Custom(field) => (field.name.as_str(), field.name.as_str(), FieldType::Text),
         }
     }
 
-    pub(super) const fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         self.properties().0
     }
 
-    pub(super) const fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         self.properties().1
     }
 
-    pub(super) const fn field_type(self) -> FieldType {
+    pub(super) fn field_type(self) -> FieldType {
         self.properties().2
     }
 }

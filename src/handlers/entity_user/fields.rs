@@ -9,11 +9,14 @@ use ::http::StatusCode;
 use serde_json::{Map, Value as Json};
 
 use super::{
+    custom,
     field::{FieldType, UserField},
     numbers::keep_digits,
     validation::{self, FieldError},
+    value::{FieldValue, WRONG_TYPE, flag},
 };
 use crate::{
+    handlers::custom_field::CustomField,
     model::{Secret, Timestamp},
     pipeline::{Denial, Phase},
 };
@@ -21,38 +24,15 @@ use crate::{
 /// The fields of a request, in the order of the request.
 pub(super) type Fields = Vec<(UserField, FieldValue)>;
 
-/// The value that a request gives to a field.
-#[derive(Debug)]
-pub(super) enum FieldValue {
-    /// Clears the field.
-    Empty,
-    Number(u64),
-    Text(String),
-    Flag(bool),
-    Time(Timestamp),
-    Password {
-        /// The new password; `None` means that the password stays.
-        new: Option<Secret>,
-        /// The current password, as proof.
-        existing: Option<Secret>,
-    },
-    /// Each role once, with its position in the request.
-    Roles(Vec<(usize, String)>),
-    /// The value does not have the type of the field.
-    Invalid(Vec<FieldError>),
-}
-
-const WRONG_TYPE: &str = "This value should be of the correct primitive type.";
-
-/// Reads a body.
-pub(super) fn read(body: &[u8]) -> Result<Fields, Denial> {
+/// Reads a body. `custom` are the custom fields.
+pub(super) fn read(body: &[u8], custom: &[&'static CustomField]) -> Result<Fields, Denial> {
     if body.is_empty() {
         return Err(bad_request("No entity content received."));
     }
     // If a name is repeated, the last value counts. JSON with more than 128 levels is rejected.
     match serde_json::from_slice(&keep_digits(body)) {
         Ok(Json::Object(entity)) => {
-            entity.into_iter().map(|(name, json)| field(&name, json)).collect()
+            entity.into_iter().map(|(name, json)| field(&name, json, custom)).collect()
         }
         Ok(_) => Err(bad_request(
             "The request's body must be a JSON object with the fields of the entity.",
@@ -65,8 +45,12 @@ fn bad_request(message: &'static str) -> Denial {
     Denial::message(Phase::Handler, StatusCode::BAD_REQUEST, "BAD_REQUEST", message)
 }
 
-fn field(name: &str, json: Json) -> Result<(UserField, FieldValue), Denial> {
-    let Some(field) = UserField::parse(name) else {
+fn field(
+    name: &str,
+    json: Json,
+    custom: &[&'static CustomField],
+) -> Result<(UserField, FieldValue), Denial> {
+    let Some(field) = UserField::parse_any(name, custom) else {
         return Err(validation::unprocessable(format!("Field {name} is unknown.")));
     };
     let items = match json {
@@ -82,8 +66,11 @@ fn field(name: &str, json: Json) -> Result<(UserField, FieldValue), Denial> {
     let field_type = field.field_type();
     let items =
         items.into_iter().map(|item| properties(field_type, item)).collect::<Result<_, _>>()?;
-    let value =
-        if field_type == FieldType::Roles { roles(items) } else { single_value(field, items)? };
+    let value = match field {
+        UserField::Custom(field) => custom::read(field, items),
+        UserField::Roles => roles(items),
+        _ => single_value(field, items)?,
+    };
     Ok((field, value))
 }
 
@@ -140,23 +127,6 @@ fn text(json: Json) -> Option<String> {
     match json {
         Json::String(text) => Some(text),
         Json::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
-}
-
-fn flag(json: &Json) -> Option<bool> {
-    match json {
-        Json::Bool(flag) => Some(*flag),
-        Json::Number(number) => match number.as_u64()? {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
-        },
-        Json::String(text) => match text.as_str() {
-            "0" => Some(false),
-            "1" => Some(true),
-            _ => None,
-        },
         _ => None,
     }
 }

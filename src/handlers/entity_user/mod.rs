@@ -7,6 +7,7 @@
 
 mod access;
 mod change;
+mod custom;
 mod field;
 mod fields;
 #[cfg(all(any(test, feature = "fuzzing"), feature = "server"))]
@@ -14,6 +15,7 @@ pub(crate) mod fuzz;
 mod numbers;
 mod record;
 mod validation;
+mod value;
 mod view;
 
 use ::http::{
@@ -63,7 +65,9 @@ fn read(handlers: &Handlers, request: &HandlerRequest<'_>) -> Result<PayloadResp
     access.may_view(&user.record)?;
     let visibility = access.visibility();
     const { assert!(Visibility::Other as usize + 1 == ReadUser::FORMS, "one form per visibility") };
-    let body = user.form(visibility as usize, |account| view::entity(account, visibility));
+    let body = user.form(visibility as usize, |account| {
+        view::entity(account, visibility, &handlers.custom_fields)
+    });
     Ok(entity(StatusCode::OK, body))
 }
 
@@ -75,7 +79,8 @@ async fn create(
     let identity = grant.identity();
     let accounts = &writer(&handlers.accounts, identity, request.client);
     access::may_create(identity)?;
-    let fields = fields::read(&body.collect(&handlers.limits).await?)?;
+    let body = body.collect(&handlers.limits).await?;
+    let fields = fields::read(&body, &handlers.custom_fields)?;
 
     let change = EntityChange::new(accounts, identity, &fields);
     let mut account = accounts.draft_user(NewUser::default());
@@ -88,7 +93,8 @@ async fn create(
     let account = created.map_err(|error| change.denial(error.into()))?.record;
 
     let visibility = AccountAccess::new(identity, &account).visibility();
-    let mut response = entity(StatusCode::CREATED, view::entity(&account, visibility));
+    let mut response =
+        entity(StatusCode::CREATED, view::entity(&account, visibility, &handlers.custom_fields));
     // This cannot fail, because the authority came from a header field.
     if let Ok(location) = HeaderValue::try_from(format!("{origin}/user/{}", account.uid)) {
         response.headers_mut().insert(LOCATION, location);
@@ -105,7 +111,8 @@ async fn update(
     let identity = grant.identity();
     let accounts = &writer(&handlers.accounts, identity, request.client);
     AccountAccess::new(identity, &before).may_update()?;
-    let fields = fields::read(&body.collect(&handlers.limits).await?)?;
+    let body = body.collect(&handlers.limits).await?;
+    let fields = fields::read(&body, &handlers.custom_fields)?;
 
     let mut change = EntityChange::new(accounts, identity, &fields);
     if let Some(existing) = change.password_to_verify(&before)? {
@@ -132,7 +139,7 @@ async fn update(
     let account = changed.map_err(|error| change.denial(error))?.record;
 
     let visibility = AccountAccess::new(identity, &account).visibility();
-    Ok(entity(StatusCode::OK, view::entity(&account, visibility)))
+    Ok(entity(StatusCode::OK, view::entity(&account, visibility, &handlers.custom_fields)))
 }
 
 /// Checks the password of the account's owner. The check counts as a password attempt, so that the

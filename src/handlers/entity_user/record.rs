@@ -1,6 +1,6 @@
 //! Compares the fields of a user entity with a stored user record, and writes them into the record.
 
-use super::{field::UserField, fields::FieldValue};
+use super::{custom, field::UserField, value::FieldValue};
 use crate::model::{Timestamp, User};
 
 /// Whether a field of the record has this value.
@@ -34,6 +34,7 @@ pub(super) fn equals(account: &User, field: UserField, value: &FieldValue) -> bo
         UserField::Roles => has_roles(account, value),
         // Entities have no translations, so each entity is in its default language.
         UserField::DefaultLangcode => flag(true),
+        UserField::Custom(field) => custom::equals(account, field, value),
     }
 }
 
@@ -58,6 +59,12 @@ pub(super) fn write(account: &mut User, field: UserField, value: &FieldValue) {
         FieldValue::Time(time) => return write_time(account, field, *time),
         FieldValue::Roles(ids) => {
             account.roles = ids.iter().map(|(_, id)| id.clone()).collect();
+            return;
+        }
+        FieldValue::Items(items) => {
+            if let UserField::Custom(field) = field {
+                custom::write(account, field, items);
+            }
             return;
         }
         FieldValue::Number(_) | FieldValue::Password { .. } | FieldValue::Invalid(_) => return,

@@ -4,17 +4,24 @@ use bytes::Bytes;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
-use super::{access::Visibility, field::UserField};
-use crate::model::{Role, Timestamp, User};
+use super::{access::Visibility, custom::CustomFields, field::UserField};
+use crate::{
+    handlers::custom_field::CustomField,
+    model::{Role, Timestamp, User},
+};
 
 /// The initial capacity of the buffer. Most entities are smaller.
 const USUAL_BYTES: usize = 1536;
 
 /// The visible fields of an account as JSON.
-pub(super) fn entity(account: &User, visibility: Visibility) -> Bytes {
+pub(super) fn entity(
+    account: &User,
+    visibility: Visibility,
+    custom: &[&'static CustomField],
+) -> Bytes {
     let mut out = Vec::with_capacity(USUAL_BYTES);
     // Neither writing to a `Vec` nor serializing these types can fail.
-    let _ = serde_json::to_writer(&mut out, &Entity::new(account, visibility));
+    let _ = serde_json::to_writer(&mut out, &Entity::new(account, visibility, custom));
     out.into()
 }
 
@@ -46,10 +53,12 @@ struct Entity<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     roles: Option<Roles<'a>>,
     default_langcode: SingleValue<bool>,
+    #[serde(flatten)]
+    custom: CustomFields<'a>,
 }
 
 impl<'a> Entity<'a> {
-    fn new(account: &'a User, visibility: Visibility) -> Self {
+    fn new(account: &'a User, visibility: Visibility, custom: &'a [&'static CustomField]) -> Self {
         let text = |field, value: &'a Option<String>| {
             visibility.shows(field).then_some(SingleValue(value.as_deref()))
         };
@@ -76,6 +85,7 @@ impl<'a> Entity<'a> {
             roles: visibility.shows(UserField::Roles).then_some(Roles(&account.roles)),
             // A record has one language, so this language is always the default.
             default_langcode: SingleValue(Some(true)),
+            custom: CustomFields { account, fields: custom, visibility },
         }
     }
 }

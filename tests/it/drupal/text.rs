@@ -1,4 +1,5 @@
-//! Tests of the rules for texts: a text is kept as it was sent, and texts that look alike are equal.
+//! Tests of the rules for texts: a text is kept as it was sent, and texts that look alike are
+//! equal.
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,7 @@
 //! Tests of the user resource over HTTP, with the exact text of each entity and each error.
 
 mod create;
+mod custom;
 mod delete;
 mod fields;
 mod formats;

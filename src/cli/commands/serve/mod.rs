@@ -283,6 +283,7 @@ async fn serve_all(
     let gate = Gate::new(&accounts, limits.credential_bytes).observed(observation);
     let handlers = Handlers::new(accounts.clone(), body_limits(settings))
         .with_identity_fields(settings.identity.clone())
+        .with_custom_fields(settings.custom_fields.clone())
         .with_upstream_networks(settings.upstream_networks.iter().copied());
     let asked = Verify::new(gate.clone(), handlers.clone())
         .with_trusted_proxies(settings.verify.trusted_proxies.iter().copied());

@@ -11,8 +11,8 @@ use crate::{
         Session,
         client::paths::path,
         commands::{
+            files::table::{Columns, Fault, has_heading, read_table},
             key::import::refuse_faults,
-            table_file::{Columns, Fault, has_heading, read_table},
             upload::{Upload, read},
         },
     },
@@ -22,8 +22,8 @@ use crate::{
 #[derive(Debug, Args)]
 pub struct Import {
     /// The file, with a line username:digest for each user, or CSV with the heading
-    /// username,password_digest; - is standard input. Supported digests: bcrypt, $apr1$, {SHA}, $5$,
-    /// $6$, Argon2, and $S$, $H$ and $P$ of Drupal
+    /// username,password_digest; - is standard input. Supported digests: bcrypt, $apr1$, {SHA},
+    /// $5$, $6$, Argon2, and $S$, $H$ and $P$ of Drupal
     file: PathBuf,
     /// A role for new users; repeatable
     #[arg(long = "role", value_name = "ID")]

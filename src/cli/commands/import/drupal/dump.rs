@@ -1,5 +1,5 @@
-//! Reads the rows of some tables from an SQL dump: of `mysqldump` and `drush sql-dump`, of `pg_dump`,
-//! and of SQLite's `.dump`.
+//! Reads the rows of some tables from an SQL dump: of `mysqldump` and `drush sql-dump`, of
+//! `pg_dump`, and of SQLite's `.dump`.
 
 use std::{collections::HashMap, io::Read, sync::Arc};
 

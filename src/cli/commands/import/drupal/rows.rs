@@ -1,5 +1,5 @@
-//! The rows of a Drupal database: from an SQL dump, or from a folder of CSV files. Rows are read one
-//! at a time.
+//! The rows of a Drupal database: from an SQL dump, or from a folder of CSV files. Rows are read
+//! one at a time.
 
 use std::{
     fs::File,

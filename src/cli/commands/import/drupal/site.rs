@@ -70,7 +70,7 @@ pub(super) enum Method {
     Other,
 }
 
-/// What is read from the database beside Drupal's own tables.
+/// The places of the database that are read beside Drupal's own tables.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     /// The table and the column of the keys, beside those that are known.

@@ -13,7 +13,7 @@ use crate::cli::{
     CliError, Session,
     client::paths::path,
     commands::{
-        table_file::{Columns, read_table},
+        files::table::{Columns, read_table},
         upload::{MAX_PROBLEMS, Upload, owner, read, refused},
     },
     terminal::screen::Screen,
@@ -24,8 +24,9 @@ pub struct Import {
     /// The file; - is standard input
     file: PathBuf,
     /// The format: csv (username,key and optionally label,expires,scopes; with or without a
-    /// heading; separated by commas, semicolons or tabs), jsonl (objects with these fields, one per line), or kong (Kong's declarative
-    /// configuration in YAML or JSON: consumers with their keyauth_credentials) [default: by the
+    /// heading; separated by commas, semicolons or tabs), jsonl (objects with these fields, one per
+    /// line), or kong (Kong's declarative configuration in YAML or JSON: consumers with their
+    /// keyauth_credentials) [default: by the
     /// file's name, else csv]
     #[arg(long, value_name = "FORM", value_enum, hide_possible_values = true)]
     format: Option<Form>,
@@ -72,7 +73,7 @@ impl Kind {
     }
 }
 
-pub(in crate::cli) use crate::cli::commands::table_file::Fault;
+pub(in crate::cli) use crate::cli::commands::files::table::Fault;
 
 impl Import {
     /// Checks all rows and then, unless this is a dry run, imports the rows.
