@@ -8,6 +8,7 @@ mod draft;
 mod env;
 mod error;
 pub mod file;
+mod identity;
 mod log;
 mod settings;
 mod show;

@@ -16,11 +16,12 @@ use super::{
     connection::{
         io::{Socket, TlsIo},
         timeouts::ConnectionTimeouts,
+        window::WindowBudget,
     },
     peers::{PeerConnection, PeerLimit},
     proxy_protocol::{self, ProxyHeaderError},
 };
-use crate::{handlers::UrlScheme, http::forwarded::is_among, tls::Certificates};
+use crate::{handlers::UrlScheme, http::forwarded::is_among, limits::Buffers, tls::Certificates};
 
 /// A socket that is bound to an address or a path.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Listener {
     socket: BoundSocket,
     rules: AcceptRules,
     peers: PeerLimit,
+    /// `None` means that HTTP/2 windows do not count.
+    windows: Option<WindowBudget>,
 }
 
 /// The handshake that a connection needs before its first request. Cheap to clone.
@@ -112,7 +115,7 @@ impl BoundSocket {
 
 impl From<BoundSocket> for Listener {
     fn from(socket: BoundSocket) -> Self {
-        Self { socket, rules: AcceptRules::default(), peers: PeerLimit::none() }
+        Self { socket, rules: AcceptRules::default(), peers: PeerLimit::none(), windows: None }
     }
 }
 
@@ -137,6 +140,22 @@ impl Listener {
     pub fn with_peer_limit(mut self, peers: PeerLimit) -> Self {
         self.peers = peers;
         self
+    }
+
+    /// Counts the bytes that HTTP/2 clients may send before they are read. The connections of
+    /// `proxies` have no limit of their own, because they carry the requests of many clients.
+    #[must_use]
+    pub fn with_buffers(
+        mut self,
+        buffers: Buffers,
+        proxies: impl IntoIterator<Item = IpNet>,
+    ) -> Self {
+        self.windows = Some(WindowBudget::new(buffers, proxies));
+        self
+    }
+
+    pub(super) fn windows(&self) -> Option<&WindowBudget> {
+        self.windows.as_ref()
     }
 
     /// Counts a connection of this peer. `None` means that its address has too many.

@@ -33,6 +33,7 @@ mod keys;
 mod kill;
 mod kill_commands;
 mod layer;
+mod layer_bodies;
 mod limits;
 mod log;
 mod me;

@@ -2,6 +2,7 @@
 
 mod audit;
 mod backup;
+mod buffers;
 mod events;
 mod faces;
 mod failures;
@@ -29,7 +30,7 @@ use super::file::{self, File};
 use crate::{
     accounts::BackupSchedule,
     handlers::IdentityFields,
-    limits::FailureLimits,
+    limits::{BufferLimits, FailureLimits},
     telemetry::{ClientLines, LogFormat},
     tls::TlsFiles,
 };
@@ -158,6 +159,8 @@ pub struct LimitSettings {
     pub headers: usize,
     /// The maximum size of a body, in bytes.
     pub body_bytes: usize,
+    /// The memory of request bodies.
+    pub buffers: BufferLimits,
     /// The maximum size of the credential's header field, in bytes; at most `header_bytes`.
     pub credential_bytes: usize,
     /// The time limit for receiving a header section.
@@ -276,6 +279,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             header_bytes: self.size("limits.header_bytes", raw.header_bytes, 8192..=1_048_576),
             headers: self.size("limits.headers", raw.headers, 16..=1024),
             body_bytes: self.size("limits.body_bytes", raw.body_bytes, 1..=1_073_741_824),
+            buffers: self.buffers(raw),
             credential_bytes: self.size(
                 "limits.credential_bytes",
                 raw.credential_bytes,

@@ -374,7 +374,7 @@ fn number_is_limited_to_the_range_in_the_schema() {
         }
         checked += 1;
     }
-    assert_eq!(checked, 53);
+    assert_eq!(checked, 55);
 }
 
 #[test]

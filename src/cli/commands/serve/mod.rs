@@ -31,6 +31,7 @@ use crate::{
         ListenAddress, Loaded, LogSettings, ProxyProtocol, Runtime, ServerSettings, Settings,
     },
     handlers::Handlers,
+    limits::Buffers,
     pipeline::Gate,
     server::{BoundSocket, ConnectionLimits, Listener, PeerLimit, Public, Verify, serve},
     telemetry::{UnloggedLines, start_logs},
@@ -277,6 +278,9 @@ async fn serve_all(
     let (trail, store) = (accounts.clone(), accounts.clone());
     let backups = settings.backup.clone().map(|schedule| (accounts.clone(), schedule));
     let clock = accounts.clone();
+    // The admin listener has a budget of its own.
+    let (buffers, admin_buffers) = (accounts.buffers().clone(), Buffers::new(limits.buffers));
+    let verify_buffers = buffers.clone();
     let usage_interval = limits.usage_write;
     let names = admin
         .tcp_address()
@@ -301,7 +305,9 @@ async fn serve_all(
         let stop = stop.clone();
         move |socket| {
             let listener = public_listener(&settings, socket).with_tls(certificate.clone());
-            let listener = listener.with_peer_limit(public_peers.clone());
+            let listener = listener
+                .with_peer_limit(public_peers.clone())
+                .with_buffers(buffers.clone(), settings.trusted_proxies.iter().copied());
             let (limits, connections) = (limits.clone(), connections.clone());
             serve(listener, limits, connections, service.clone(), stopped(stop.clone()))
         }
@@ -310,6 +316,7 @@ async fn serve_all(
     // must not keep proxies from asking.
     let verify = Box::pin(verify.serve(
         asked,
+        verify_buffers,
         certificates.verify.clone(),
         connection_limits.clone(),
         budget.verify,
@@ -318,6 +325,7 @@ async fn serve_all(
     let admin_peers = PeerLimit::new(budget.admin.div_ceil(2), []);
     let admin =
         Listener::from(admin).with_tls(certificates.admin.clone()).with_peer_limit(admin_peers);
+    let admin = admin.with_buffers(admin_buffers, []);
     let scripts = tokio::spawn(scripts::reload_on_change(scripts, signals.scripts));
     let certificates = tokio::spawn(certificates.reload_on_change(signals.certificates));
     let cli_socket = async {

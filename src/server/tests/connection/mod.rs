@@ -1,10 +1,12 @@
 //! Tests of one connection: how its bytes are read, how it ends, and what each stream may use.
 
 mod early;
+mod first_request;
 mod forward;
 mod half_close;
 mod length;
 mod stream;
 mod upload;
+mod window;
 
 use super::*;

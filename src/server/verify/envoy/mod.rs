@@ -62,7 +62,9 @@ impl Envoy {
 
     async fn check(&self, request: Request<Incoming>, peer: &Peer) -> Result<CheckResponse, Code> {
         let (parts, body) = request.into_parts();
-        let body = ClientBody::new(body, parts.version);
+        // The proxy's messages are about many clients.
+        let account = || self.0.handlers.accounts().buffers().account(None);
+        let body = ClientBody::new(body, parts.version).counted(account);
         if parts.uri.path() != CHECK {
             return Err(Code::Unimplemented);
         }
