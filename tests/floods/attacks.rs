@@ -179,7 +179,7 @@ async fn dripping_chunks(mut stream: TcpStream) -> std::io::Result<()> {
 }
 
 async fn slow_reader(mut stream: TcpStream) -> std::io::Result<()> {
-    let request = "GET /large HTTP/1.1\r\nHost: a\r\n\r\n".repeat(20);
+    let request = "GET /large HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1000);
     stream.write_all(request.as_bytes()).await?;
     sleep(HOLD).await;
     Ok(())

@@ -113,7 +113,7 @@ fn start() -> Server {
         create(&server, "applications", &record);
     }
     for (id, anonymous, buffer_body, size) in
-        [("good", false, false, 2), ("buffered", false, true, 2), ("large", true, false, 200_000)]
+        [("good", false, false, 2), ("buffered", false, true, 2), ("large", true, false, 6000)]
     {
         let authentication = if anonymous { "anonymous" } else { "*" };
         let respond =

@@ -16,7 +16,14 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body, Frame};
-use keyward::{Layer, layer::ClientAddress, limits::BufferLimits, pipeline::Gate};
+use keyward::{
+    Layer,
+    layer::ClientAddress,
+    limits::BufferLimits,
+    model::{Actor, Resource},
+    pipeline::Gate,
+};
+use serde_json::json;
 
 use crate::faces::fixture::Fixture;
 
@@ -45,11 +52,24 @@ impl Body for Pieces {
     }
 }
 
+/// A fixture with a resource whose body scripts may read.
+async fn fixture() -> Fixture {
+    let fixture = Fixture::new().await;
+    let record = json!({
+        "id": "plain", "enabled": true, "handler": "decide", "path": "/plain",
+        "granularity": "resource", "methods": ["POST"], "formats": ["any"],
+        "authentication": ["*"], "buffer_body": true,
+    });
+    let resource: Resource = serde_json::from_value(record).unwrap();
+    fixture.accounts.as_actor(Actor::Program).create(resource).await.unwrap();
+    fixture
+}
+
 /// Sends a body of this many pieces. Returns the status, the number of pieces that were taken, and
 /// the length of the body that the service got.
 async fn send(layer: &Layer, credential: &str, pieces: usize) -> (u16, usize, usize) {
     let taken = Arc::new(AtomicUsize::new(0));
-    let mut request = Request::post("http://a/buffered");
+    let mut request = Request::post("/plain").header("host", "a");
     if !credential.is_empty() {
         request = request.header("api-key", credential);
     }
@@ -68,7 +88,7 @@ async fn send(layer: &Layer, credential: &str, pieces: usize) -> (u16, usize, us
 
 #[tokio::test]
 async fn layer_takes_no_piece_of_a_body_before_the_credential_was_right() {
-    let fixture = Fixture::new().await;
+    let fixture = fixture().await;
     let layer = Layer::new(fixture.gate.clone());
     assert_eq!(send(&layer, "", 3).await, (401, 0, 0));
     assert_eq!(send(&layer, "!", 3).await, (401, 0, 0));
@@ -77,7 +97,7 @@ async fn layer_takes_no_piece_of_a_body_before_the_credential_was_right() {
 
 #[tokio::test]
 async fn layer_holds_at_most_the_budget() {
-    let fixture = Fixture::new().await;
+    let fixture = fixture().await;
     let limits = BufferLimits { bytes: 40 * PIECE, unauthenticated_bytes: 40 * PIECE };
     let accounts = fixture.accounts.clone().with_buffers(limits);
     let layer = Layer::new(Gate::new(&accounts, 4096));
