@@ -82,7 +82,7 @@ pub use writer::{AdminReader, AdminWriter, OperatorWriter, Writer};
 
 use crate::{
     directory::Directory,
-    limits::{Counters, DenialLimits, FailureLimits},
+    limits::{BufferLimits, Buffers, Counters, DenialLimits, FailureLimits},
     model::{Clock, Entropy, Pepper},
     scripting::Scripts,
     store::{Sequence, Store},
@@ -119,6 +119,7 @@ struct AccountsInner {
     /// The result of the last verification of the audit trail.
     trail_status: Arc<Mutex<TrailStatus>>,
     counters: Counters,
+    buffers: Buffers,
     usage_lock: Arc<tokio::sync::Mutex<()>>,
     denials_lock: Arc<tokio::sync::Mutex<()>>,
     #[cfg(feature = "server")]
@@ -178,6 +179,17 @@ impl Accounts {
     fn with_counters(self, failures: FailureLimits, denials: DenialLimits) -> Self {
         let counters = Counters::new(self.0.clock.clone(), failures, denials);
         Self(Arc::new(AccountsInner { counters, ..Arc::unwrap_or_clone(self.0) }))
+    }
+
+    /// Sets how many bytes of request bodies are in memory at one time.
+    pub fn with_buffers(self, limits: BufferLimits) -> Self {
+        let buffers = Buffers::new(limits);
+        Self(Arc::new(AccountsInner { buffers, ..Arc::unwrap_or_clone(self.0) }))
+    }
+
+    /// The budget of the request bodies that are in memory.
+    pub fn buffers(&self) -> &Buffers {
+        &self.0.buffers
     }
 
     /// Counts of key use, failures and denials.

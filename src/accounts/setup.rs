@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     directory::Directory,
-    limits::{Counters, DenialLimits, FailureLimits},
+    limits::{Buffers, Counters, DenialLimits, FailureLimits},
     model::{
         ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Act, Actor, Application, Clock, Digest, Entropy,
         Pepper, Resource, Role, Secret, Timestamp, User, fold,
@@ -156,6 +156,7 @@ impl Accounts {
             audit_entries: AUDIT_ENTRIES,
             trail_status: Arc::default(),
             counters,
+            buffers: Buffers::default(),
             usage_lock: Arc::default(),
             denials_lock: Arc::default(),
             #[cfg(feature = "server")]

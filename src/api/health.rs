@@ -8,6 +8,7 @@ use super::response;
 use crate::{
     accounts::{Accounts, TrailStatus},
     handlers::PayloadResponse,
+    limits::BufferUse,
 };
 
 /// Returns the problem of the listeners' certificates. `None` means that there is none.
@@ -64,6 +65,14 @@ fn ready_body(accounts: &Accounts) -> Value {
     let tables = accounts.scripts().table_entries();
     if (tables.once, tables.rate_limit) != (0, 0) {
         body["script_tables"] = json!({ "once": tables.once, "rate_limit": tables.rate_limit });
+    }
+    let buffers = accounts.buffers().usage();
+    if buffers != BufferUse::default() {
+        body["buffers"] = json!({
+            "bytes": buffers.bytes,
+            "unauthenticated_bytes": buffers.unauthenticated_bytes,
+            "refused": buffers.refused,
+        });
     }
     let trail = accounts.trail_status();
     if matches!(trail, TrailStatus::Tampered { .. } | TrailStatus::Unreadable(_)) {

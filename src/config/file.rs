@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use super::{
     background::{AuditSection, BackupSection, WebhookSection},
     entity_user::EntityUserSection,
+    identity::IdentitySection,
     log::LogSection,
     telemetry::{AccessLogSection, MetricsSection},
     upstreams::ProxySection,
@@ -123,25 +124,6 @@ pub struct AdminSection {
     /// Whether a client without a certificate is rejected ("required") or accepted ("optional").
     #[schemars(extend("enum" = ["required", "optional"]))]
     pub tls_client_certificates: String,
-}
-
-/// `[identity]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct IdentitySection {
-    /// The header field with the user's name. Fields with a name from this section are removed from
-    /// a client's request.
-    pub user: String,
-    /// The header field with the user's number (uid).
-    pub user_id: String,
-    /// The header field with the ids of the user's roles.
-    pub roles: String,
-    /// The header field with the key's public id.
-    pub key_id: String,
-    /// The header field with the application's id.
-    pub application: String,
-    /// The header field with the scopes of a key that has scopes.
-    pub scopes: String,
 }
 
 /// `[store]`
@@ -276,10 +258,20 @@ pub struct LimitsSection {
     /// The maximum size of a request's body, in bytes.
     #[schemars(range(min = 1, max = 1_073_741_824))]
     pub body_bytes: i64,
+    /// The maximum number of bytes of all request bodies that are in memory at one time, without
+    /// those of the admin listener. One client's address may hold a quarter. Beyond this limit,
+    /// requests with bodies get 503.
+    #[schemars(range(min = 1_048_576, max = 4_294_967_295_i64))]
+    pub buffered_bytes: i64,
+    /// The part of buffered_bytes that clients may hold before their credential was checked, or
+    /// without a credential. One address may hold a quarter.
+    #[schemars(range(min = 65_536, max = 4_294_967_295_i64))]
+    pub unauthenticated_bytes: i64,
     /// The maximum size of the header field with the credential, in bytes; at most header_bytes.
     #[schemars(range(min = 256, max = 65_536))]
     pub credential_bytes: i64,
-    /// The time limit for receiving a request's header section, in seconds.
+    /// The time limit for receiving a request's header section, in seconds. A new connection has
+    /// this time for its first request.
     #[schemars(range(min = 1, max = 600))]
     pub header_read_seconds: i64,
     /// The time limit for receiving a request's body, in seconds.
@@ -375,19 +367,6 @@ impl Default for AdminSection {
     }
 }
 
-impl Default for IdentitySection {
-    fn default() -> Self {
-        Self {
-            user: "X-Keyward-User".into(),
-            user_id: "X-Keyward-User-Id".into(),
-            roles: "X-Keyward-Roles".into(),
-            key_id: "X-Keyward-Key-Id".into(),
-            application: "X-Keyward-Application".into(),
-            scopes: "X-Keyward-Scopes".into(),
-        }
-    }
-}
-
 impl Default for StoreSection {
     fn default() -> Self {
         Self {
@@ -442,6 +421,8 @@ impl Default for LimitsSection {
             header_bytes: 16_384,
             headers: 100,
             body_bytes: 1_048_576,
+            buffered_bytes: 134_217_728,
+            unauthenticated_bytes: 16_777_216,
             credential_bytes: 4096,
             header_read_seconds: 10,
             body_read_seconds: 30,

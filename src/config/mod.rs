@@ -9,6 +9,7 @@ mod entity_user;
 mod env;
 mod error;
 pub mod file;
+mod identity;
 mod log;
 mod paths;
 mod settings;

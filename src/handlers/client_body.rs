@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -9,6 +10,8 @@ use std::{
 use ::http::Version;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use crate::limits::{BufferAccount, Held, Standing};
 
 /// The maximum time for which the server reads the rest of a body that nobody wants.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -26,13 +29,52 @@ pub struct ClientBody {
     /// `None` after the drop has begun.
     body: Option<Incoming>,
     is_http2: bool,
+    /// Counts the bytes that are kept in memory. `None` means that they do not count.
+    account: Option<BufferAccount>,
+    standing: Standing,
+    /// The window of an HTTP/2 connection, which is held until the body ends.
+    _window: Option<Arc<Held>>,
 }
 
 impl ClientBody {
     /// The body of a request with this version.
     #[must_use]
     pub fn new(body: Incoming, version: Version) -> Self {
-        Self { body: Some(body), is_http2: version == Version::HTTP_2 }
+        Self {
+            body: Some(body),
+            is_http2: version == Version::HTTP_2,
+            account: None,
+            standing: Standing::Authenticated,
+            _window: None,
+        }
+    }
+
+    /// Holds the window of an HTTP/2 connection until the body ends.
+    #[must_use]
+    pub fn with_window(mut self, window: Option<Arc<Held>>) -> Self {
+        self._window = window;
+        self
+    }
+
+    /// Counts the bytes of the body that are kept in memory. `account` is only called if there is a
+    /// body.
+    #[must_use]
+    pub fn counted(mut self, account: impl FnOnce() -> BufferAccount) -> Self {
+        if !self.is_end_stream() {
+            self.account = Some(account());
+        }
+        self
+    }
+
+    /// Sets the standing of the client, which was authenticated by default.
+    #[must_use]
+    pub fn of_client(mut self, standing: Standing) -> Self {
+        self.standing = standing;
+        self
+    }
+
+    pub(super) fn account(&self) -> (Option<BufferAccount>, Standing) {
+        (self.account.clone(), self.standing)
     }
 }
 

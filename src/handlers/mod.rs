@@ -20,6 +20,7 @@ use ::http::{Response, StatusCode};
 use ipnet::IpNet;
 
 pub use actor::writer;
+pub(crate) use body::hold_body;
 pub use body::{BodyLimits, RequestBody, read_body};
 pub use client_body::ClientBody;
 pub use custom_field::{CustomField, CustomType};

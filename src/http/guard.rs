@@ -22,6 +22,7 @@ use super::{
 use crate::{
     directory::{CompiledCors, RouteMatch, Routes, Rule},
     handlers::Origin,
+    limits::{HeldBody, Standing},
     pipeline::{
         Action, Denial, Face, Gate, Grant, Phase, Quota, Request, RequestContext, ResponseHooks,
     },
@@ -132,7 +133,7 @@ impl<'c: 'r, 'r> GuardedRequest<'c, 'r> {
         Self { gate, context, request, action, preflight: None, cors: None }
     }
 
-    /// Whether the body is read before the decision, because scripts read the body.
+    /// Whether the whole body is read, because scripts may read the body.
     pub fn buffers_body(&self) -> bool {
         matches!(self.action, Action::Use(rule) if rule.resource.buffer_body)
     }
@@ -144,6 +145,23 @@ impl<'c: 'r, 'r> GuardedRequest<'c, 'r> {
         'c: 'b,
     {
         self.gate.authorize(self.context, request, &self.action).await
+    }
+
+    /// Decides about a request whose body scripts may read, and returns the body. `read` is called
+    /// once the decision needs the body, at the latest after the grant.
+    pub async fn authorize_with_body<R>(
+        &self,
+        read: impl FnOnce(Standing) -> R,
+    ) -> Result<(Grant<'r>, Bytes), Denial>
+    where
+        R: Future<Output = Result<HeldBody, Denial>>,
+    {
+        let late = self.context.expect_body();
+        let (grant, body) = late
+            .drive(self.authorize(&self.request), read, |grant| Standing::of(grant.identity()))
+            .await?;
+        self.context.provide_body(&body);
+        Ok((grant, body))
     }
 
     /// The changes to make to the response. Must be called before the handler gets the request.

@@ -18,7 +18,7 @@ use hyper::body::Body as HttpBody;
 
 use super::{AccessRules, CallerIdentity, Layer, LayerBody, LayerSettings, PathPolicy, withheld};
 use crate::{
-    handlers::{Origin, Payload, PayloadResponse, UrlScheme, is_override, read_body},
+    handlers::{Origin, Payload, PayloadResponse, UrlScheme, hold_body, is_override},
     http::{
         cors::{PreflightResult, preflight_fields, preflight_response},
         forwarded::{Report, is_among},
@@ -280,7 +280,8 @@ impl LayerSettings {
         Ok(Decision::Allowed(allowed))
     }
 
-    /// Authorizes a request. If scripts read the body, the body is read first.
+    /// Authorizes a request. If scripts may read the body, the body is read when a script needs it,
+    /// at the latest after the grant.
     async fn authorize<'a, B>(
         &self,
         guarded: &GuardedRequest<'a, '_>,
@@ -290,20 +291,32 @@ impl LayerSettings {
         B: HttpBody<Data = Bytes>,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let (bytes, body) = if guarded.buffers_body() {
+        let request = guarded.request;
+        if !guarded.buffers_body() {
+            let grant = guarded.authorize(&request).await?;
+            let changes = guarded.response_changes(&request, &grant);
+            let identity = CallerIdentity::new(grant.identity());
+            return Ok((identity, LayerBody::streamed(body), changes));
+        }
+        let none = Bytes::new();
+        let (grant, bytes) = if body.is_end_stream() {
+            let request = pipeline::Request { body: Some(&none), ..request };
+            (guarded.authorize(&request).await?, none.clone())
+        } else {
             let limits = guarded
                 .action
                 .rule()
                 .map_or(self.body_limits, |rule| self.body_limits.of_resource(&rule.resource));
-            let bytes = read_body(body, &limits).await?;
-            (Some(bytes.clone()), LayerBody::full(bytes))
-        } else {
-            (None, LayerBody::streamed(body))
+            // The part of one client cannot be told if its address is unknown.
+            let client = Some(request.client).filter(|client| *client != UNKNOWN);
+            let account = self.gate.buffers().account(client);
+            let read =
+                async |standing| hold_body(body, &limits, Some(account.open(standing))).await;
+            guarded.authorize_with_body(read).await?
         };
-        let request = pipeline::Request { body: bytes.as_ref(), ..guarded.request };
-        let grant = guarded.authorize(&request).await?;
+        let request = pipeline::Request { body: Some(&bytes), ..request };
         let changes = guarded.response_changes(&request, &grant);
-        Ok((CallerIdentity::new(grant.identity()), body, changes))
+        Ok((CallerIdentity::new(grant.identity()), LayerBody::full(bytes.clone()), changes))
     }
 
     /// Removes the client's header fields that a service could mistake for identity fields, or with

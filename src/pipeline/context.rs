@@ -2,17 +2,18 @@
 
 use std::{net::IpAddr, sync::OnceLock};
 
+use bytes::Bytes;
 use http::HeaderName;
 use parking_lot::Mutex;
 
 use super::{
-    Denial, Gate, Identity, Phase, Request, failure_count,
+    Denial, Gate, Identity, LateBody, Phase, Request, failure_count,
     record::{Observation, RequestFacts, UpstreamFacts},
     scripts::script_views::{self, HookScripts},
 };
 use crate::{
     directory::{CompiledApplication, Policy, Rule},
-    limits::Counters,
+    limits::{Counters, Standing},
     model::{Borrowed, Mode},
     scripting::{self, Function, Script, ScriptRequest, ScriptSet},
 };
@@ -27,6 +28,9 @@ pub struct RequestContext {
     pub(super) scripts: Borrowed<ScriptSet>,
     /// The request as scripts see it. The first script call creates it, and all calls share it.
     script_request: OnceLock<ScriptRequest>,
+    /// The body, if it is read only when it is needed. Unset means that it is in the [`Request`],
+    /// or that scripts do not read it.
+    late_body: OnceLock<Box<LateBody>>,
     pub(super) mode: Mode,
     gate: Gate,
     /// The findings about the request. `None` if nothing is recorded.
@@ -40,6 +44,7 @@ impl RequestContext {
             policy,
             scripts,
             script_request: OnceLock::new(),
+            late_body: OnceLock::new(),
             mode: Mode::Live,
             gate,
             facts: Mutex::default(),
@@ -122,7 +127,49 @@ impl RequestContext {
 
     /// The request as scripts see it.
     pub(super) fn script_request(&self, request: &Request<'_>) -> &ScriptRequest {
-        self.script_request.get_or_init(|| script_views::request(request))
+        self.script_request.get_or_init(|| {
+            let shown = script_views::request(request);
+            if let Some(body) = self.late_body.get().and_then(|late| late.received()) {
+                shown.provide_body(body.clone());
+            }
+            shown
+        })
+    }
+
+    /// Lets scripts wait for the body of the request. [`LateBody::drive`] reads it.
+    pub(crate) fn expect_body(&self) -> &LateBody {
+        self.late_body.get_or_init(Box::default)
+    }
+
+    /// Makes a body that was read visible to all scripts.
+    pub(crate) fn provide_body(&self, body: &Bytes) {
+        if let Some(shown) = self.script_request.get() {
+            shown.provide_body(body.clone());
+        }
+    }
+
+    /// Waits for the body if this function of the script reads it.
+    ///
+    /// # Errors
+    /// The body could not be read.
+    pub(super) async fn wait_for_body(
+        &self,
+        script: &Script,
+        function: Function,
+        standing: Standing,
+    ) -> Result<(), Denial> {
+        let Some(late) = self.late_body.get().filter(|_| script.reads_body(function)) else {
+            return Ok(());
+        };
+        let shown = self.script_request.get();
+        Box::pin(late.wait_for((script, function), standing, shown)).await
+    }
+
+    /// Records that the client has proved who it is.
+    pub(super) fn authenticated(&self) {
+        if let Some(late) = self.late_body.get() {
+            late.authenticated();
+        }
     }
 
     /// The header fields that scripts have read so far.
@@ -152,6 +199,7 @@ impl RequestContext {
         let mut hooks = self.scripts.hooks(function, resource);
         let first = hooks.next()?;
         let scripts = [Some(first), hooks.next()];
-        Some(HookScripts { scripts, request: self.script_request(request) })
+        let late_body = self.late_body.get().map(|late| &**late);
+        Some(HookScripts { scripts, request: self.script_request(request), late_body })
     }
 }

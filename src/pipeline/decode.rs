@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     directory::CompiledApplication,
+    limits::Standing,
     model::{AuthType, KeyId, KeyShape, KeyText, Secret},
     scripting::{self, Function, Script},
 };
@@ -156,6 +157,7 @@ async fn scripted(
     text: &PresentedText<'_>,
 ) -> Result<scripting::ScriptClaim, Denial> {
     if script.defines(Function::Decode) {
+        context.wait_for_body(script, Function::Decode, Standing::Unknown).await?;
         let claim = script.decode(context.script_request(request), text.as_str()).await;
         return claim
             .map_err(|fault| script_views::denial_of(Phase::Decode, Some(application), fault));

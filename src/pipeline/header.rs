@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     directory::{CompiledApplication, Policy, Rule},
+    limits::Standing,
     model::{AuthType, Secret},
     scripting::{Function, Script},
 };
@@ -122,6 +123,7 @@ pub async fn read<'a>(
     let script = context.script_of(application)?;
     let text = match script.filter(|script| script.defines(Function::Header)) {
         Some(script) => {
+            context.wait_for_body(script, Function::Header, Standing::Unknown).await?;
             let text = Box::pin(script.header(context.script_request(request))).await;
             let denied = |fault| script_views::denial_of(Phase::Header, Some(application), fault);
             text.map_err(denied)?.map(PresentedText::Scripted)

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     directory::{CachedKey, CachedUser, CompiledApplication, SlowKeys},
-    limits::PasswordAttempt,
+    limits::{PasswordAttempt, Standing},
     model::{Detail, KeyId, KeyShape, KeyText, Secret},
     scripting::{Function, LookupResult},
 };
@@ -202,6 +202,7 @@ async fn scripted_user(
 ) -> Result<Option<Arc<CachedUser>>, Denial> {
     let directory = &gate.0.directory;
     let user = if script.defines(Function::Lookup) {
+        context.wait_for_body(script, Function::Lookup, Standing::Unknown).await?;
         let found = script.lookup(context.script_request(request), claim).await;
         match found
             .map_err(|fault| script_views::denial_of(Phase::Lookup, Some(application), fault))?

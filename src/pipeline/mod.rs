@@ -122,6 +122,7 @@ pub use lookup::Candidate;
 pub use permit::Grant;
 pub(crate) use preflight::{Preflight, may_pass as may_pass_preflight};
 pub use request::{Action, Anonymous, EntryRules, Face, Request};
+pub(crate) use scripts::late_body::LateBody;
 pub use scripts::response_hooks::ResponseHooks;
 pub use scripts::script_views::script_denial;
 pub use scripts::test_gate::TestGate;
@@ -133,6 +134,7 @@ use record::Observation;
 use crate::{
     accounts::{Accounts, AdoptedBounds, Passwords},
     directory::Directory,
+    limits::Buffers,
     model::{Actor, Borrowed, Clock, KeyId, PasswordDigest, Pepper, Secret},
 };
 
@@ -186,6 +188,11 @@ impl Gate {
     #[must_use]
     pub fn unshared(&self) -> Self {
         Self(Arc::new(GateState::clone(&self.0)))
+    }
+
+    /// The budget of the request bodies that are in memory.
+    pub(crate) fn buffers(&self) -> &Buffers {
+        self.0.accounts.buffers()
     }
 
     /// A snapshot of policy and scripts for the next request.

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     directory::Rule,
+    limits::Standing,
     model::PermissionSource,
     scripting::{Function, PermitResult},
 };
@@ -131,7 +132,8 @@ async fn run_permit_hooks(
     if let Some(hooks) = context.hooks(Function::OnPermit, request, Some(rule)) {
         let view = script_views::identity(identity);
         let resource = script_views::resource(rule, request);
-        for result in Box::pin(hooks.on_permit(&view, &resource)).await? {
+        let standing = Standing::of(identity);
+        for result in Box::pin(hooks.on_permit(&view, &resource, standing)).await? {
             match result {
                 PermitResult::Refused => return Err(not_allowed("on_permit returned false")),
                 PermitResult::Granted => is_permitted = true,

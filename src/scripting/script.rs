@@ -172,6 +172,11 @@ impl Script {
         self.inner.compiled.functions & function.bit() != 0
     }
 
+    /// Whether this function reads the body of the request.
+    pub fn reads_body(&self, function: Function) -> bool {
+        self.inner.compiled.body_readers & function.bit() != 0
+    }
+
     /// The functions that the script defines and that Keyward calls.
     pub fn functions(&self) -> Vec<Function> {
         Function::ALL.into_iter().filter(|function| self.defines(*function)).collect()

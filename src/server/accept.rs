@@ -36,6 +36,7 @@ use super::{
         stream::{Progress, StreamExecutor},
         timeouts::{ConnectionTimeouts, ResponseSource, TimeoutCheck},
         tracked_body::TrackedBody,
+        window::{self, WindowBudget},
     },
     listener::{AcceptRules, Blame, FailedHandshake, Listener, Peer},
     observed::Observed,
@@ -114,7 +115,8 @@ pub async fn serve<S: Service>(
     shutdown: impl Future<Output = ()>,
 ) {
     let listener = listener.into();
-    let builder = Arc::new(builder(&limits));
+    let windows = listener.windows().cloned();
+    let builder = Arc::new(builder(&limits, windows.as_ref().map(WindowBudget::bytes)));
     let (stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
     let mut errors = AcceptErrors::default();
@@ -128,9 +130,9 @@ pub async fn serve<S: Service>(
             Ok((socket, peer, permit)) => {
                 let (rules, limits) = (listener.rules().clone(), limits.clone());
                 let socket = Some(socket);
-                let observed = listener.observed().clone();
+                let (windows, observed) = (windows.clone(), listener.observed().clone());
                 let connection =
-                    AcceptedConnection { socket, peer, rules, limits, permit, observed };
+                    AcceptedConnection { socket, peer, rules, limits, windows, permit, observed };
                 tasks.spawn(connection.run(builder.clone(), service.clone(), stopping.clone()));
             }
             Err(problem) => {
@@ -179,7 +181,11 @@ async fn accept(
     Ok((socket, peer, ConnectionPermit { _permit: permit, _counted: counted }))
 }
 
-fn builder(limits: &ConnectionLimits) -> auto::Builder<StreamExecutor> {
+/// `window` is the number of bytes that an HTTP/2 client may send before they are read. `None`
+/// means hyper's number.
+fn builder(limits: &ConnectionLimits, window: Option<u32>) -> auto::Builder<StreamExecutor> {
+    /// The maximum number of bytes of a response that an HTTP/2 stream keeps for a slow client.
+    const SEND_BUFFER: usize = 64 * 1024;
     /// hyper parses up to this number of header fields without an allocation for each request.
     const HEADERS_ON_STACK: usize = 100;
     let mut builder = auto::Builder::new(StreamExecutor { idle: limits.idle });
@@ -192,7 +198,15 @@ fn builder(limits: &ConnectionLimits) -> auto::Builder<StreamExecutor> {
     builder
         .http2()
         .max_concurrent_streams(limits.http2_streams)
-        .max_header_list_size(header_list_size);
+        .max_header_list_size(header_list_size)
+        .max_send_buf_size(SEND_BUFFER);
+    if let Some(window) = window {
+        // A stream that is not read must not stop the connection's other streams.
+        builder
+            .http2()
+            .initial_connection_window_size(window)
+            .initial_stream_window_size(window / 2);
+    }
     builder
 }
 
@@ -202,6 +216,7 @@ struct AcceptedConnection {
     peer: Peer,
     rules: AcceptRules,
     limits: ConnectionLimits,
+    windows: Option<WindowBudget>,
     permit: ConnectionPermit,
     observed: Observed,
 }
@@ -225,14 +240,17 @@ impl AcceptedConnection {
         let Some((socket, peer)) = handshake else { return };
         let service = Arc::new((service.for_connection(), self.observed.clone()));
         let head_limits = self.limits.head();
-        let service = service_fn(|request| {
+        let window = self.windows.as_ref().map(|windows| windows.connection(peer.client()));
+        let service = service_fn(|mut request: Request<Incoming>| {
             let in_flight = timeouts.begin_request();
+            let has_room = window.as_ref().is_none_or(|window| window.admit(&mut request));
             let service = service.clone();
             async move {
                 let (service, observed) = &*service;
                 let record = RequestRecord::begin(observed.observation());
                 let method = record.is_on().then(|| request.method().clone());
                 let response = match head::rejection(&request, &head_limits) {
+                    None if !has_room => window::refuse(request).map(S::Body::from),
                     None => service.respond(request, &peer, &record).await,
                     Some(rejection) => rejection.map(S::Body::from),
                 };

@@ -16,6 +16,7 @@ use super::{
     connection::{
         io::{Socket, TlsIo},
         timeouts::ConnectionTimeouts,
+        window::WindowBudget,
     },
     observed::Observed,
     peers::{PeerConnection, PeerLimit},
@@ -24,6 +25,7 @@ use super::{
 use crate::{
     handlers::UrlScheme,
     http::forwarded::is_among,
+    limits::Buffers,
     pipeline::record::{ListenerKind, RequestObserver},
     tls::Certificates,
 };
@@ -43,6 +45,8 @@ pub struct Listener {
     rules: AcceptRules,
     peers: PeerLimit,
     observed: Observed,
+    /// `None` means that HTTP/2 windows do not count.
+    windows: Option<WindowBudget>,
 }
 
 /// The handshake that a connection needs before its first request. Cheap to clone.
@@ -120,7 +124,7 @@ impl BoundSocket {
 impl From<BoundSocket> for Listener {
     fn from(socket: BoundSocket) -> Self {
         let (rules, observed) = (AcceptRules::default(), Observed::default());
-        Self { socket, rules, peers: PeerLimit::none(), observed }
+        Self { socket, rules, peers: PeerLimit::none(), observed, windows: None }
     }
 }
 
@@ -156,6 +160,22 @@ impl Listener {
 
     pub(super) fn observed(&self) -> &Observed {
         &self.observed
+    }
+
+    /// Counts the bytes that HTTP/2 clients may send before they are read. The connections of
+    /// `proxies` have no limit of their own, because they carry the requests of many clients.
+    #[must_use]
+    pub fn with_buffers(
+        mut self,
+        buffers: Buffers,
+        proxies: impl IntoIterator<Item = IpNet>,
+    ) -> Self {
+        self.windows = Some(WindowBudget::new(buffers, proxies));
+        self
+    }
+
+    pub(super) fn windows(&self) -> Option<&WindowBudget> {
+        self.windows.as_ref()
     }
 
     /// Counts a connection of this peer. `None` means that its address has too many.

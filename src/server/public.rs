@@ -21,7 +21,8 @@ use crate::{
         request_id::{REQUEST_ID, request_id, trace_id},
         response,
     },
-    pipeline::{Denial, Gate, Request, ResponseHooks, record::RequestRecord},
+    limits::{Held, Standing},
+    pipeline::{Denial, Gate, Grant, Request, ResponseHooks, record::RequestRecord},
 };
 
 /// The service of the public listener. Cheap to clone.
@@ -157,16 +158,25 @@ impl Public {
         }
     }
 
-    /// Reads the whole body before the decision, because scripts read the body.
+    /// Authorizes a request whose body scripts may read, then passes the request to its handler.
+    /// The body is read when a script needs it, at the latest after the grant.
     async fn handle_buffered<'a>(
         &self,
         guarded: &'a GuardedRequest<'a, 'a>,
         input: HandlerInput<'a>,
         body: RequestBody,
     ) -> Result<PayloadResponse, Denial> {
-        let bytes = body.collect(&self.body_limits(guarded)).await?;
+        let limits = self.body_limits(guarded);
+        if let Some(bytes) = body.known() {
+            let request = Request { body: Some(&bytes), ..guarded.request };
+            let grant = guarded.authorize(&request).await?;
+            body.check_declared(&limits)?;
+            return self.respond_to(guarded, request, grant, input, body).await;
+        }
+        let read = |standing| body.of_client(standing).hold(&limits);
+        let (grant, bytes) = guarded.authorize_with_body(read).await?;
         let request = Request { body: Some(&bytes), ..guarded.request };
-        self.handle(guarded, request, input, RequestBody::Full(bytes.clone())).await
+        self.respond_to(guarded, request, grant, input, RequestBody::Full(bytes.clone())).await
     }
 
     /// The limits of the request's body.
@@ -180,12 +190,25 @@ impl Public {
         &self,
         guarded: &'a GuardedRequest<'a, 'a>,
         request: Request<'a>,
-        HandlerInput { params, origin, hop, upgrade }: HandlerInput<'a>,
+        input: HandlerInput<'a>,
         body: RequestBody,
     ) -> Result<PayloadResponse, Denial> {
         let grant = guarded.authorize(&request).await?;
         // Also for the handlers that do not read the body.
         body.check_declared(&self.body_limits(guarded))?;
+        let body = body.of_client(Standing::of(grant.identity()));
+        self.respond_to(guarded, request, grant, input, body).await
+    }
+
+    /// Passes a request that was granted to its handler.
+    async fn respond_to<'a>(
+        &self,
+        guarded: &'a GuardedRequest<'a, 'a>,
+        request: Request<'a>,
+        grant: Grant<'a>,
+        HandlerInput { params, origin, hop, upgrade }: HandlerInput<'a>,
+        body: RequestBody,
+    ) -> Result<PayloadResponse, Denial> {
         let changes = guarded.response_changes(&request, &grant);
         let context = guarded.context;
         let call = HandlerRequest { grant, request, context, params, origin, hop, body, upgrade };
@@ -250,9 +273,9 @@ impl Service for Public {
             parts.headers.insert(REQUEST_ID, id.clone());
         }
         let is_read_as_other = method::normalise(&mut parts.method);
-        let body = ClientBody::new(body, parts.version);
+        let window = parts.extensions.remove::<Arc<Held>>();
+        let body = ClientBody::new(body, parts.version).with_window(window);
         let upgrade = parts.extensions.remove::<OnUpgrade>();
-        let body = RequestBody::Stream(body);
         let denied = |denial: &Denial, client| {
             record.describe(&parts.method, parts.uri.path(), None, client);
             record.denied(denial);
@@ -262,6 +285,8 @@ impl Service for Public {
         let response = match self.client(&parts.headers, peer) {
             Err(problem) => denied(&bad_request(problem), peer.client()),
             Ok(report) => {
+                let account = || self.handlers.accounts().buffers().account(Some(report.client));
+                let body = RequestBody::Stream(body.counted(account));
                 let scheme = report.scheme.unwrap_or(peer.scheme());
                 let decided = self.decide(&parts, body, upgrade, scheme, &report, record).await;
                 decided.unwrap_or_else(|denial| denied(&denial, report.client))

@@ -38,6 +38,7 @@ mod keys;
 mod kill;
 mod kill_commands;
 mod layer;
+mod layer_bodies;
 mod limits;
 mod log;
 mod me;

@@ -77,6 +77,7 @@ fn open_unchecked(settings: &Settings) -> Result<Accounts, SetupError> {
         .with_keys_per_user(settings.limits.keys_per_user)
         .with_audit_entries(settings.audit.entries)
         .with_failures(settings.limits.failures.clone())
+        .with_buffers(settings.limits.buffers)
         .with_denials(settings.audit.denials))
 }
 

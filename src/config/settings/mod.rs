@@ -2,6 +2,7 @@
 
 mod audit;
 mod backup;
+mod buffers;
 mod entity_user;
 mod events;
 mod faces;
@@ -36,7 +37,7 @@ use super::{
 use crate::{
     accounts::BackupSchedule,
     handlers::{CustomField, IdentityFields},
-    limits::FailureLimits,
+    limits::{BufferLimits, FailureLimits},
     telemetry::{ClientLines, LogFormat},
     tls::TlsFiles,
 };
@@ -173,6 +174,8 @@ pub struct LimitSettings {
     pub headers: usize,
     /// The maximum size of a body, in bytes.
     pub body_bytes: usize,
+    /// The memory of request bodies.
+    pub buffers: BufferLimits,
     /// The maximum size of the credential's header field, in bytes; at most `header_bytes`.
     pub credential_bytes: usize,
     /// The time limit for receiving a header section.
@@ -295,6 +298,7 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
             header_bytes: self.size("limits.header_bytes", raw.header_bytes, 8192..=1_048_576),
             headers: self.size("limits.headers", raw.headers, 16..=1024),
             body_bytes: self.size("limits.body_bytes", raw.body_bytes, 1..=1_073_741_824),
+            buffers: self.buffers(raw),
             credential_bytes: self.size(
                 "limits.credential_bytes",
                 raw.credential_bytes,

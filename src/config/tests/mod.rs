@@ -385,7 +385,7 @@ fn number_is_limited_to_the_range_in_the_schema() {
         }
         checked += 1;
     }
-    assert_eq!(checked, 54);
+    assert_eq!(checked, 56);
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! Checks of the body of a user entity with any input, for the fuzz targets.
 
-use super::fields::{self, FieldValue};
+use super::{fields, value::FieldValue};
 
 /// Checks a body.
 ///
 /// # Panics
 /// The reader panics, or reads a time that no response can show.
 pub fn user_entity(data: &[u8]) {
-    let Ok(read) = fields::read(data) else { return };
+    let Ok(read) = fields::read(data, &[]) else { return };
     for (field, value) in &read {
         let is_time = |time: i64| (-62_167_219_200..=253_402_207_199).contains(&time);
         match value {

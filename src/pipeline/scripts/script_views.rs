@@ -7,9 +7,10 @@ use http::StatusCode;
 
 use crate::{
     directory::{CachedUser, CompiledApplication, RoleTable, Rule},
-    pipeline::{Denial, Identity, Phase, Request},
+    limits::Standing,
+    pipeline::{Denial, Identity, LateBody, Phase, Request},
     scripting::{
-        Fault, IdentityParts, IdentityView, PermitResult, RequestParts, ResourceParts,
+        Fault, Function, IdentityParts, IdentityView, PermitResult, RequestParts, ResourceParts,
         ResourceView, Script, ScriptRequest, UserParts, UserView,
     },
 };
@@ -19,6 +20,8 @@ pub(in crate::pipeline) struct HookScripts<'a> {
     /// `hooks.rhai`, and the script of the resource.
     pub scripts: [Option<&'a Script>; 2],
     pub request: &'a ScriptRequest,
+    /// The body, if it is read only when it is needed.
+    pub late_body: Option<&'a LateBody>,
 }
 
 impl HookScripts<'_> {
@@ -27,8 +30,19 @@ impl HookScripts<'_> {
         self.scripts.iter().flatten().copied()
     }
 
+    async fn wait_for_body(
+        &self,
+        script: &Script,
+        function: Function,
+        standing: Standing,
+    ) -> Result<(), Denial> {
+        let Some(late) = self.late_body else { return Ok(()) };
+        late.wait_for((script, function), standing, Some(self.request)).await
+    }
+
     pub async fn on_request(&self) -> Result<(), Denial> {
         for script in self.scripts() {
+            self.wait_for_body(script, Function::OnRequest, Standing::Unknown).await?;
             let result = script.on_request(self.request).await;
             result.map_err(|fault| denial_of(Phase::Header, None, fault))?;
         }
@@ -37,6 +51,8 @@ impl HookScripts<'_> {
 
     pub async fn on_authenticated(&self, identity: &IdentityView) -> Result<(), Denial> {
         for script in self.scripts() {
+            let (function, standing) = (Function::OnAuthenticated, Standing::Authenticated);
+            self.wait_for_body(script, function, standing).await?;
             let result = script.on_authenticated(self.request, identity).await;
             result.map_err(|fault| denial_of(Phase::Verify, None, fault))?;
         }
@@ -47,9 +63,11 @@ impl HookScripts<'_> {
         &self,
         identity: &IdentityView,
         resource: &ResourceView,
+        standing: Standing,
     ) -> Result<Vec<PermitResult>, Denial> {
         let mut results = Vec::new();
         for script in self.scripts() {
+            self.wait_for_body(script, Function::OnPermit, standing).await?;
             let result = script.on_permit(self.request, identity, resource).await;
             results.push(result.map_err(|fault| denial_of(Phase::Permit, None, fault))?);
         }

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     accounts::{AdoptedBounds, CheckTurn},
     directory::{CachedKey, CachedUser, CompiledApplication},
-    limits::PasswordAttempt,
+    limits::{PasswordAttempt, Standing},
     model::{Detail, Digest, KeyId, KeyShape, KeySource, KeyText, Mode, Scheme, Secret},
     scripting::{CredentialTerms, Function, VerifyResult},
 };
@@ -61,6 +61,7 @@ pub async fn check<'a>(
         Proof::Scripted(scripted, key) => Box::pin(check.scripted(scripted, user, key)).await?,
     };
     let identity = Identity::authenticated(verified, application, role_table);
+    context.authenticated();
     if let Some(hooks) = context.hooks(Function::OnAuthenticated, request, action.rule()) {
         let view = script_views::identity(&identity);
         Box::pin(hooks.on_authenticated(&view)).await?;
@@ -167,6 +168,7 @@ impl CredentialCheck<'_, '_> {
         let Some(user) = user else {
             return Err(Denial::wrong_key(application, "the script found no user"));
         };
+        context.wait_for_body(script, Function::Verify, Standing::Unknown).await?;
         let view = script_views::user(&user, &context.policy.roles);
         let verdict = script.verify(context.script_request(self.request), &view, &claim).await;
         let verdict = verdict

@@ -12,7 +12,7 @@ use rhai::{
 };
 
 use super::{
-    attributes,
+    attributes, body,
     engine::{self, Variables},
     lint,
 };
@@ -40,6 +40,8 @@ pub(in crate::scripting) struct Compiled {
     /// The bits of the functions that the file defines.
     pub functions: u16,
     prepared: [Option<Box<PreparedFn>>; Function::ALL.len()],
+    /// The bits of the functions that read the body of the request.
+    pub body_readers: u16,
     /// The names of the `test_…` functions, in the order of the file.
     pub tests: Vec<String>,
     pub is_blocking: bool,
@@ -151,6 +153,8 @@ impl Compiler {
         let mut warnings = Vec::new();
         let warn = &mut |position, message| warnings.push(at(position, message));
         attributes::check_reads(kind, &ast, &constants, &declared, warn);
+        let body_readers = body::readers(kind, &ast, &constants, warn);
+        let body_readers = body_readers.map_err(|message| vec![in_file(message)])?;
         lint::check(&ast, text, &constants, warn);
         let secrets = lint::secrets(&ast, &constants);
         warnings.truncate(MAX_ERRORS);
@@ -174,6 +178,7 @@ impl Compiler {
             constants,
             functions,
             prepared,
+            body_readers,
             tests,
             is_blocking,
             credential,

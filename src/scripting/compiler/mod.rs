@@ -1,6 +1,7 @@
 //! Compiles a script file, and finds errors that Rhai would report only when a function runs.
 
 mod attributes;
+mod body;
 mod collections;
 pub(super) mod compile;
 pub(super) mod engine;

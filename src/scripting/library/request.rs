@@ -78,8 +78,8 @@ mod functions {
         text_or_unit(req.parts().host.as_deref())
     }
 
-    /// The body as a text. `()` means the resource does not buffer the body, or the body is not
-    /// UTF-8.
+    /// The body as a text. `()` means the resource does not buffer the body, the body is not UTF-8,
+    /// or, in `on_denied`, the request was denied before its body was read.
     ///
     /// Example: `if req.body != () { let order = json_parse(req.body); }`
     #[rhai_fn(get = "body", pure)]
@@ -111,7 +111,7 @@ mod functions {
     #[rhai_fn(get = "body_sha256", pure)]
     pub fn body_sha256(req: &mut ScriptRequest) -> Dynamic {
         use sha2::Digest as _;
-        match &req.parts().body {
+        match req.received_body() {
             None => Dynamic::UNIT,
             Some(bytes) => Dynamic::from_blob(Blob::from(sha2::Sha256::digest(bytes).as_slice())),
         }

@@ -1,6 +1,7 @@
 //! Tests that load folders of scripts and call their functions.
 
 mod blocking;
+mod body;
 mod hostile;
 mod library;
 mod loading;

@@ -52,6 +52,8 @@ struct RequestInner {
     method: OnceLock<ImmutableString>,
     path: OnceLock<ImmutableString>,
     client: OnceLock<ImmutableString>,
+    /// The body, if it was read after the first call of a script.
+    late_body: OnceLock<Bytes>,
     notes: Mutex<Notes>,
     /// The header fields that scripts have read.
     fields_read: Mutex<Vec<HeaderName>>,
@@ -63,8 +65,29 @@ impl ScriptRequest {
     pub fn new(parts: RequestParts) -> Self {
         let (method, path, client) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let (notes, fields_read) = (Mutex::default(), Mutex::default());
-        let reads = ReadLog::default();
-        Self(Arc::new(RequestInner { parts, method, path, client, notes, fields_read, reads }))
+        let (reads, late_body) = (ReadLog::default(), OnceLock::new());
+        Self(Arc::new(RequestInner {
+            parts,
+            method,
+            path,
+            client,
+            late_body,
+            notes,
+            fields_read,
+            reads,
+        }))
+    }
+
+    /// Makes the body visible to scripts. Has no effect if the request has its body already.
+    pub fn provide_body(&self, body: Bytes) {
+        if self.0.parts.body.is_none() {
+            let _ = self.0.late_body.set(body);
+        }
+    }
+
+    /// The body, without a note that it was read.
+    pub(in crate::scripting) fn received_body(&self) -> Option<&Bytes> {
+        self.0.parts.body.as_ref().or_else(|| self.0.late_body.get())
     }
 
     pub(in crate::scripting) fn method(&self) -> ImmutableString {
@@ -100,7 +123,7 @@ impl ScriptRequest {
     pub(in crate::scripting) fn largest_part(&self) -> (bool, usize) {
         let parts = &self.0.parts;
         let query = parts.query.as_ref().map_or(0, String::len);
-        let body = parts.body.as_ref().map_or(0, Bytes::len);
+        let body = self.received_body().map_or(0, Bytes::len);
         let other = query.max(body).max(parts.path.len());
         let header = headers::largest_field(&parts.headers);
         (header > other, header.max(other))
@@ -147,10 +170,10 @@ impl ScriptRequest {
         self.0.parts.query.as_deref().unwrap_or_default()
     }
 
-    /// The body; `None` means that the resource does not buffer it.
+    /// The body; `None` means that the resource does not buffer it, or that it was not read yet.
     pub(in crate::scripting) fn body(&self) -> Option<&Bytes> {
         self.0.reads.note_body();
-        self.0.parts.body.as_ref()
+        self.received_body()
     }
 
     /// The values of a header field that are valid UTF-8.

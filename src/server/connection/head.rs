@@ -2,7 +2,7 @@
 
 use ::http::{
     HeaderMap, Request, Response, StatusCode, Version,
-    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue},
+    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER},
 };
 use bytes::Bytes;
 
@@ -65,6 +65,17 @@ pub(in crate::server) fn rejection<B>(
     has_two_lengths.then(|| {
         reject(StatusCode::BAD_REQUEST, "BAD_REQUEST", "The request has more than one length.")
     })
+}
+
+/// The response to a request for whose body there is no memory.
+pub(in crate::server) fn no_room() -> Response<Bytes> {
+    let mut response = reject(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "TEMPORARILY_UNAVAILABLE",
+        "Too many request bodies are being read. Try again in a moment.",
+    );
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 fn reject(status: StatusCode, code: &str, message: &str) -> Response<Bytes> {

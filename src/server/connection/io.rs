@@ -24,6 +24,7 @@ use tokio_rustls::server::TlsStream;
 use super::{
     framing::{FramingGuard, Inspection},
     half_close::HalfClose,
+    header_block::HeaderBlocks,
     held::HeldBytes,
     malformed,
     timeouts::ConnectionTimeouts,
@@ -268,6 +269,7 @@ pub(in crate::server) struct MonitoredIo {
     /// The unwritten part of the response that replaces a rejection by hyper.
     replacement: Vec<u8>,
     framing: FramingGuard,
+    header_blocks: HeaderBlocks,
     half_close: HalfClose,
     held: HeldBytes,
     /// The drop of this sender tells the listener that the socket is no longer in use.
@@ -295,6 +297,7 @@ impl MonitoredIo {
             timeouts,
             replacement: Vec::new(),
             framing: FramingGuard::default(),
+            header_blocks: HeaderBlocks::default(),
             half_close: HalfClose::default(),
             held: HeldBytes::default(),
             _in_use: in_use,
@@ -310,10 +313,15 @@ impl MonitoredIo {
     /// Inspects the bytes after the first `before` bytes of `buffer`. Replaces the bytes of a
     /// malformed request with bytes that hyper rejects.
     fn inspect(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
-        self.timeouts.received(&buffer.filled()[before..]);
+        let received = &buffer.filled()[before..];
+        self.timeouts.received(received);
+        if self.timeouts.is_http2() {
+            self.timeouts.set_block_open(self.header_blocks.read(received));
+        }
         if !self.is_http1() {
             return;
         }
+        self.header_blocks.skip(received.len());
         match self.framing.inspect(&buffer.filled()[before..]) {
             Inspection::Passed => {}
             Inspection::Malformed(start) => {

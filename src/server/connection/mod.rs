@@ -4,6 +4,7 @@
 pub(super) mod framing;
 mod half_close;
 pub(super) mod head;
+mod header_block;
 mod held;
 pub(super) mod io;
 mod lines;
@@ -11,3 +12,4 @@ pub(super) mod malformed;
 pub(super) mod stream;
 pub(super) mod timeouts;
 pub(super) mod tracked_body;
+pub(super) mod window;

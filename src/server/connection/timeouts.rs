@@ -54,6 +54,10 @@ pub(in crate::server) struct ConnectionTimeouts {
     /// Whether the PROXY header of the connection is still to come.
     awaits_proxy_header: AtomicBool,
     has_received: AtomicBool,
+    /// Whether the head of a first request was read.
+    has_requested: AtomicBool,
+    /// HTTP/2: the time since which a header block is not complete.
+    block_since: AtomicU64,
     /// How many bytes of the HTTP/2 preface have come, or [`NOT_HTTP2`].
     preface_bytes: AtomicUsize,
     was_rejected: AtomicBool,
@@ -93,6 +97,8 @@ impl ConnectionTimeouts {
             exchange: AtomicU8::new(COMPLETE),
             awaits_proxy_header: AtomicBool::new(false),
             has_received: AtomicBool::new(false),
+            has_requested: AtomicBool::new(false),
+            block_since: AtomicU64::new(0),
             preface_bytes: AtomicUsize::new(0),
             was_rejected: AtomicBool::new(false),
             is_upgraded: AtomicBool::new(false),
@@ -132,6 +138,14 @@ impl ConnectionTimeouts {
         }
         if self.in_flight.load(Relaxed) == 0 && self.head_since.load(Relaxed) == 0 {
             self.head_since.store(self.now(), Relaxed);
+        }
+    }
+
+    /// Records whether an HTTP/2 header block is not complete.
+    pub fn set_block_open(&self, is_open: bool) {
+        let is_known = self.block_since.load(Relaxed) != 0;
+        if is_open != is_known {
+            self.block_since.store(if is_open { self.now() } else { 0 }, Relaxed);
         }
     }
 
@@ -217,6 +231,7 @@ impl ConnectionTimeouts {
         self.in_flight.fetch_add(1, Relaxed);
         self.exchange.store(REQUESTED, Relaxed);
         self.head_since.store(0, Relaxed);
+        self.has_requested.store(true, Relaxed);
         InFlight { timeouts: self.clone() }
     }
 
@@ -227,14 +242,20 @@ impl ConnectionTimeouts {
         let next_check = now + self.idle.min(self.header_read);
         let (blocked_since, head_since) =
             (self.blocked_since.load(Relaxed), self.head_since.load(Relaxed));
+        let block_since = self.block_since.load(Relaxed);
         let (expiry, reason) = if blocked_since != 0 {
             (blocked_since + self.idle, "the client reads no bytes")
+        } else if block_since != 0 {
+            (block_since + self.header_read, "a request's header block took too long")
         } else if self.in_flight.load(Relaxed) > 0 || self.is_upgraded() {
             // Handlers and tunnels have their own timeouts. The next check is needed because the
             // connection may become idle right after this check.
             return self.check_again_at(next_check);
         } else if !self.has_received.load(Relaxed) {
             (self.idle_since.load(Relaxed) + self.header_read, "the client sent nothing")
+        } else if !self.has_requested.load(Relaxed) {
+            // Neither bytes of a head nor other HTTP/2 frames extend the time.
+            (self.idle_since.load(Relaxed) + self.header_read, "the first request took too long")
         } else if head_since != 0 && !self.is_http2() {
             (head_since + self.header_read, "a request's head took too long")
         } else {
@@ -312,11 +333,28 @@ mod tests {
     fn http2_connection_is_idle_after_its_last_request_whatever_bytes_come() {
         let timeouts = new_timeouts(Duration::ZERO, HOUR);
         timeouts.received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        assert_eq!(timeouts.check(), TimeoutCheck::Expired("the first request took too long"));
+        drop(timeouts.begin_request());
+        timeouts.received(b"a ping");
         assert!(!has_expired(&timeouts));
         let timeouts = new_timeouts(HOUR, Duration::ZERO);
         timeouts.received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        assert!(!has_expired(&timeouts), "the first request has the time of a head");
+        let request = timeouts.begin_request();
+        assert!(!has_expired(&timeouts));
+        drop(request);
         assert_eq!(timeouts.check(), TimeoutCheck::Expired("no request came"));
+    }
+
+    #[test]
+    fn open_header_block_is_timed_also_while_other_requests_are_in_flight() {
+        let timeouts = new_timeouts(Duration::ZERO, HOUR);
         let _request = timeouts.begin_request();
+        timeouts.set_block_open(true);
+        timeouts.set_block_open(true);
+        let expired = TimeoutCheck::Expired("a request's header block took too long");
+        assert_eq!(timeouts.check(), expired);
+        timeouts.set_block_open(false);
         assert!(!has_expired(&timeouts));
     }
 

@@ -150,8 +150,7 @@ async fn idle_connection_outlives_the_head_timeout() {
 
 #[tokio::test]
 async fn preface_in_pieces_is_accepted() {
-    let listener =
-        TestListener::new(ConnectionLimits { header_read: SHORT, ..generous_limits() }).await;
+    let listener = TestListener::new(generous_limits()).await;
     let mut connection = listener.connect().await;
     for piece in ["P", "RI * HTTP", "/2.0\r\n\r\nSM\r\n\r\n", "\0\0\0\x04\0\0\0\0\0"] {
         connection.send(piece).await;

@@ -88,6 +88,12 @@ impl Verify {
         self
     }
 
+    /// The proxies that may ask.
+    #[must_use]
+    pub fn trusted_proxies(&self) -> &[IpNet] {
+        &self.trusted
+    }
+
     /// Responds to a request at the verify listener.
     async fn verify(&self, parts: &Parts, peer: &Peer, record: &RequestRecord) -> PayloadResponse {
         let endpoint = Dialect::of_path(parts.uri.path());

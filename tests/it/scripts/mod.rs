@@ -1,6 +1,7 @@
 //! Tests of scripts in the real program: shipped scripts with independent clients (curl, openssl,
 //! PyJWT), and the limits that no script can exceed.
 
+mod bodies;
 mod examples;
 mod fail_closed;
 mod hostile_clients;

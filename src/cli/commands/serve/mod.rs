@@ -33,6 +33,7 @@ use crate::{
         self, ListenAddress, Loaded, LogSettings, ProxyProtocol, Runtime, ServerSettings, Settings,
     },
     handlers::Handlers,
+    limits::Buffers,
     pipeline::{
         Gate,
         record::{ListenerKind, RequestObserver},
@@ -293,6 +294,9 @@ async fn serve_all(
     let (trail, store) = (accounts.clone(), accounts.clone());
     let backups = settings.backup.clone().map(|schedule| (accounts.clone(), schedule));
     let clock = accounts.clone();
+    // The admin listener has a budget of its own.
+    let (buffers, admin_buffers) = (accounts.buffers().clone(), Buffers::new(limits.buffers));
+    let verify_buffers = buffers.clone();
     let usage_interval = limits.usage_write;
     let names = admin
         .tcp_address()
@@ -320,7 +324,9 @@ async fn serve_all(
         let stop = stop.clone();
         move |socket| {
             let listener = public_listener(&settings, socket).with_tls(certificate.clone());
-            let listener = listener.with_peer_limit(public_peers.clone());
+            let listener = listener
+                .with_peer_limit(public_peers.clone())
+                .with_buffers(buffers.clone(), settings.trusted_proxies.iter().copied());
             let listener = observed(listener, &observer, ListenerKind::Public);
             let (limits, connections) = (limits.clone(), connections.clone());
             serve(listener, limits, connections, service.clone(), stopped(stop.clone()))
@@ -330,6 +336,7 @@ async fn serve_all(
     // must not keep proxies from asking.
     let verify = Box::pin(verify.serve(
         asked,
+        verify_buffers,
         certificates.verify.clone(),
         observer.clone(),
         connection_limits.clone(),
@@ -339,7 +346,7 @@ async fn serve_all(
     let admin_peers = PeerLimit::new(budget.admin.div_ceil(2), []);
     let admin =
         Listener::from(admin).with_tls(certificates.admin.clone()).with_peer_limit(admin_peers);
-    let admin = observed(admin, &observer, ListenerKind::Admin);
+    let admin = observed(admin.with_buffers(admin_buffers, []), &observer, ListenerKind::Admin);
     let scripts = tokio::spawn(scripts::reload_on_change(scripts, signals.scripts));
     let log_reopened = tokio::spawn(observers::reopen_on_hangup(observers.clone(), signals.log));
     let certificates = tokio::spawn(certificates.reload_on_change(signals.certificates));

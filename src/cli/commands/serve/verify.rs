@@ -11,6 +11,7 @@ use super::{listen_error, listen_on, observed, per_worker, stopped};
 use crate::{
     cli::instance::unix_socket,
     config::{ListenAddress, Runtime, ServerSettings, VerifySettings},
+    limits::Buffers,
     pipeline::record::{ListenerKind, RequestObserver},
     server::{BoundSocket, ConnectionLimits, Envoy, Listener, Verify, serve},
     tls::Certificates,
@@ -81,6 +82,7 @@ impl VerifyListeners {
     pub(super) async fn serve(
         self,
         service: Verify,
+        buffers: Buffers,
         certificates: Option<Certificates>,
         observer: Option<Arc<dyn RequestObserver>>,
         limits: ConnectionLimits,
@@ -90,10 +92,15 @@ impl VerifyListeners {
         let connections = Arc::new(Semaphore::new(connections));
         let limits = limits_for_proxies(limits);
         let service = service.with_head_limits(limits.head());
+        let proxies = service.trusted_proxies().to_vec();
+        let listen = move |socket| {
+            let listener = Listener::from(socket).with_tls(certificates.clone());
+            listener.with_buffers(buffers.clone(), proxies.iter().copied())
+        };
+        let listen = Arc::new(listen);
         let grpc = async {
             if let Some(socket) = self.grpc {
-                let listener = Listener::from(socket).with_tls(certificates.clone());
-                let listener = observed(listener, &observer, ListenerKind::Grpc);
+                let listener = observed(listen(socket), &observer, ListenerKind::Grpc);
                 let (limits, connections) = (limits.clone(), connections.clone());
                 let envoy = Envoy::new(service.clone());
                 serve(listener, limits, connections, envoy, stopped(stop.clone())).await;
@@ -101,12 +108,11 @@ impl VerifyListeners {
         };
         let http = async {
             let Some(first) = self.http else { return Ok(()) };
-            let (service, certificates) = (service.clone(), certificates.clone());
+            let (service, listen) = (service.clone(), listen.clone());
             let (limits, connections, stop) = (limits.clone(), connections.clone(), stop.clone());
             let observer = observer.clone();
             let serve_one = move |socket| {
-                let listener = Listener::from(socket).with_tls(certificates.clone());
-                let listener = observed(listener, &observer, ListenerKind::Verify);
+                let listener = observed(listen(socket), &observer, ListenerKind::Verify);
                 let (limits, connections) = (limits.clone(), connections.clone());
                 serve(listener, limits, connections, service.clone(), stopped(stop.clone()))
             };

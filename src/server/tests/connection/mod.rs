@@ -3,10 +3,12 @@
 mod closings;
 mod early;
 mod empty;
+mod first_request;
 mod forward;
 mod half_close;
 mod length;
 mod stream;
 mod upload;
+mod window;
 
 use super::*;

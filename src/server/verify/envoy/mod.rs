@@ -69,7 +69,9 @@ impl Envoy {
         record: &RequestRecord,
     ) -> Result<CheckResponse, CallError> {
         let (parts, body) = request.into_parts();
-        let body = ClientBody::new(body, parts.version);
+        // The proxy's messages are about many clients.
+        let account = || self.0.handlers.accounts().buffers().account(None);
+        let body = ClientBody::new(body, parts.version).counted(account);
         if parts.uri.path() != CHECK {
             let reason =
                 "This server has no such method. Call envoy.service.auth.v3.Authorization/Check.";
