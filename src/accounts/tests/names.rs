@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Turns the index entries of all users into those of older versions.
-async fn make_old(store: &MemoryStore, accounts: &Writer, users: &[User]) {
+async fn make_old(store: &MemoryStore, users: &[User]) {
     let mut batch = Batch::new();
     batch.delete(Table::Meta, NAME_FORM);
     for user in users {
@@ -22,7 +22,6 @@ async fn make_old(store: &MemoryStore, accounts: &Writer, users: &[User]) {
             batch.put(Table::Mails, mail.to_lowercase(), encode(&user.uid));
         }
     }
-    let _ = accounts;
     store.commit(batch).await.unwrap();
 }
 
@@ -49,7 +48,7 @@ async fn old_accounts(names: &[&str]) -> Writer {
         let mail = Some(format!("{name}@example.com").replace(' ', "."));
         users.push(User { name: (*name).into(), mail, ..new.record });
     }
-    make_old(&store, &accounts, &users).await;
+    make_old(&store, &users).await;
     let accounts = accounts_on(store);
     assert!(accounts.first_start().await.unwrap().is_none());
     accounts

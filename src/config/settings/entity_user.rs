@@ -13,29 +13,33 @@ const FIX: &str = "Write fields such as field_first_name = first_name, field_age
 impl<R: FnMut(&[&str], String, String)> Check<R> {
     pub(super) fn custom_fields(&mut self, raw: &EntityUserSection) -> Vec<CustomField> {
         let mut fields: Vec<CustomField> = Vec::new();
-        for text in items(&raw.fields) {
+        for (index, text) in items(&raw.fields).enumerate() {
             match parse(text) {
                 Ok(field) if fields.iter().any(|other| other.name == field.name) => {
-                    let message = format!("The field {} is declared twice.", field.name);
+                    let message = format!("Field {} is declared twice.", index + 1);
                     self.broken("entity_user.fields", &message, "Remove one of the two.");
                 }
                 Ok(field) if fields.iter().any(|other| other.attribute == field.attribute) => {
-                    let message = format!("Two fields have the attribute {}.", field.attribute);
+                    let message =
+                        format!("Field {} has the attribute of an earlier field.", index + 1);
                     self.broken("entity_user.fields", &message, "Give each field its own.");
                 }
                 Ok(field) => fields.push(field),
-                Err(message) => self.broken("entity_user.fields", &message, FIX),
+                Err(problem) => {
+                    let message = format!("Field {} {problem}", index + 1);
+                    self.broken("entity_user.fields", &message, FIX);
+                }
             }
         }
         if fields.len() > MAX_FIELDS {
             let message = format!("There are more than {MAX_FIELDS} fields.");
             self.broken("entity_user.fields", &message, "A user has at most 16 attributes.");
         }
-        for name in items(&raw.own_fields) {
+        for (index, name) in items(&raw.own_fields).enumerate() {
             match fields.iter_mut().find(|field| field.name == name) {
                 Some(field) => field.is_own = true,
                 None => {
-                    let message = format!("There is no custom field {name}.");
+                    let message = format!("Field {} is not a custom field.", index + 1);
                     let fix = "Declare it in entity_user.fields, or remove it here.";
                     self.broken("entity_user.own_fields", &message, fix);
                 }
@@ -50,27 +54,24 @@ fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
-/// Reads `NAME = ATTRIBUTE`, `NAME: TYPE = ATTRIBUTE` or `NAME: TYPE[N] = ATTRIBUTE`.
-fn parse(text: &str) -> Result<CustomField, String> {
-    let (declared, attribute) =
-        text.split_once('=').ok_or_else(|| format!("{text:?} names no attribute."))?;
+/// Reads `NAME = ATTRIBUTE`, `NAME: TYPE = ATTRIBUTE` or `NAME: TYPE[N] = ATTRIBUTE`. The error is
+/// the end of a sentence that does not contain any part of the text.
+fn parse(text: &str) -> Result<CustomField, &'static str> {
+    let (declared, attribute) = text.split_once('=').ok_or("names no attribute.")?;
     let (name, kind) = declared.split_once(':').unwrap_or((declared, "string"));
     let (name, kind, attribute) = (name.trim(), kind.trim(), attribute.trim());
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if !name.starts_with("field_") || name.len() > 32 || !name.chars().all(is_word) {
-        return Err(format!(
-            "{name:?} is not the name of a custom field: it begins with field_, and has at most 32 \
-             lower-case letters, digits and underscores."
-        ));
+        return Err("does not have the name of a custom field: the name begins with field_, and \
+                    has at most 32 lower-case letters, digits and underscores.");
     }
     if attribute.is_empty() || attribute.len() > 64 {
-        return Err(format!("The attribute of {name} does not have 1 to 64 bytes."));
+        return Err("has an attribute without a name of 1 to 64 bytes.");
     }
     let (kind, cardinality) = match kind.strip_suffix(']').and_then(|kind| kind.split_once('[')) {
         Some((kind, count)) => {
             let count = count.parse().ok().filter(|count| (1..=MAX_VALUES).contains(count));
-            let message = || format!("The number of values of {name} is not 1 to {MAX_VALUES}.");
-            (kind, count.ok_or_else(message)?)
+            (kind, count.ok_or("has a number of values that is not 1 to 100.")?)
         }
         None => (kind, 1),
     };
@@ -78,7 +79,7 @@ fn parse(text: &str) -> Result<CustomField, String> {
         "string" => CustomType::String,
         "integer" => CustomType::Integer,
         "boolean" => CustomType::Boolean,
-        other => return Err(format!("{other:?} is not a type of a custom field.")),
+        _ => return Err("has a type that does not exist."),
     };
     let (name, attribute) = (name.to_owned(), attribute.to_owned());
     Ok(CustomField { name, field_type, cardinality, attribute, is_own: false })

@@ -126,6 +126,8 @@ impl Known {
             ("admin.listen", "0.0.0.0:81"),
             ("admin.names", "admin.example.com, 10.0.0.9"),
             ("proxy.allowed_networks", "10.0.0.0/8, ::1"),
+            ("entity_user.fields", "field_city = city"),
+            ("entity_user.own_fields", "field_city"),
             ("store.engine", "memory"),
             ("store.path", "/var/lib/keyward"),
             ("store.pepper_file", "/etc/keyward/pepper"),
@@ -170,6 +172,9 @@ impl Known {
         }
         if self.key == "tls_client_certificates" {
             keys.push((variable("TLS_CLIENT_CA"), "required.pem"));
+        }
+        if self.key == "own_fields" {
+            keys.push((variable("FIELDS"), "field_city = city"));
         }
         keys
     }

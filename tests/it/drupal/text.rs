@@ -96,7 +96,7 @@ fn names_that_look_alike_are_one_name_in_every_face() {
         .unwrap();
     let imported = site.json(&["key", "import", "keys.csv", "--create-users"]);
     assert_eq!((&imported["keys"], &imported["users"]), (&json!(1), &json!(0)));
-    site.json(&["user", "delete", composed, "--yes"]);
+    assert!(site.run(&["user", "delete", composed, "--yes"]).status.success());
     assert_eq!(create(&server, &json!({ "name": [composed] }).to_string()).status, 201);
 }
 

@@ -116,12 +116,12 @@ fn users_see_their_custom_fields_and_change_those_of_their_own() {
 #[test]
 fn declarations_of_custom_fields_are_checked() {
     for (fields, own, message) in [
-        ("name = a", "", "not the name of a custom field"),
+        ("name = a", "", "does not have the name of a custom field"),
         ("field_a = a, field_a = b", "", "declared twice"),
-        ("field_a = a, field_b = a", "", "Two fields have the attribute"),
-        ("field_a: date = a", "", "not a type"),
+        ("field_a = a, field_b = a", "", "the attribute of an earlier field"),
+        ("field_a: date = a", "", "a type that does not exist"),
         ("field_a", "", "names no attribute"),
-        ("field_a = a", "field_b", "no custom field field_b"),
+        ("field_a = a", "field_b", "Field 1 is not a custom field"),
     ] {
         let site = Site::new()
             .with_env("KEYWARD_ENTITY_USER__FIELDS", fields)

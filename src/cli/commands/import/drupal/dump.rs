@@ -5,7 +5,7 @@ use std::{collections::HashMap, io::Read, sync::Arc};
 
 use super::{
     lexer::{Lexer, Token, unescape},
-    rows::{Cell, Row},
+    row::{Cell, Row},
 };
 
 /// The maximum number of columns of a table.
@@ -369,8 +369,8 @@ mod tests {
             INSERT INTO `users_field_data` VALUES (1,'it\\'s','a@b'),(2,'b;''c',NULL);\n\
             INSERT INTO `users_field_data` (`name`,`uid`) VALUES\n('d',3);\n";
         let expected = vec![
-            row(10, "1", "it's", Some("a@b")),
-            row(10, "2", "b;'c", None),
+            row(11, "1", "it's", Some("a@b")),
+            row(11, "2", "b;'c", None),
             row(12, "3", "d", None),
         ];
         assert_eq!(rows(sql, ""), Ok(expected));

@@ -6,6 +6,7 @@ mod lexer;
 mod people;
 mod php;
 mod plan;
+mod row;
 mod rows;
 mod send;
 mod site;
@@ -96,7 +97,7 @@ impl Drupal {
             return Err(refused(problems, count).into());
         }
         if !self.dry_run {
-            plan.write_policy(&self, session).await?;
+            plan.write_policy(session).await?;
             import.write().await?;
         }
         import.report()

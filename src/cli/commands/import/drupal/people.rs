@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    rows::{Row, Rows, Source},
+    row::Row,
+    rows::{Rows, Source},
     site::{Site, uid},
 };
 use crate::{

@@ -142,7 +142,7 @@ impl Plan {
     }
 
     /// Writes the roles and the applications.
-    pub async fn write_policy(&self, _: &Drupal, session: &Session) -> Result<(), CliError> {
+    pub async fn write_policy(&self, session: &Session) -> Result<(), CliError> {
         for role in &self.new_roles {
             session.client.post(&path(&["roles"]), role).await?;
         }

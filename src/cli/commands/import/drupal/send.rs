@@ -23,6 +23,10 @@ use crate::{
 /// The maximum number of users that the report names.
 const MAX_NAMED: usize = 20;
 
+/// The counts of an import of users, and of keys, that the report contains.
+const USER_COUNTS: &[&str] = &["users", "known", "updated"];
+const KEY_COUNTS: &[&str] = &["keys"];
+
 /// An import of a site.
 pub(super) struct Import<'a> {
     source: &'a Source,
@@ -139,7 +143,7 @@ impl<'a> Import<'a> {
             "rows": [{ "username": owner, "key": key.expose() }],
         });
         let written = self.session.client.post(&path(&["keys", "import"]), &body).await?;
-        self.add_counts(&written.body);
+        self.add_counts(&written.body, KEY_COUNTS);
         Ok(())
     }
 
@@ -199,7 +203,9 @@ impl<'a> Import<'a> {
                 return Ok(true);
             }
         };
-        self.add_counts(&body);
+        // The response about users has the count `kept`.
+        let is_of_users = body.get("kept").is_some();
+        self.add_counts(&body, if is_of_users { USER_COUNTS } else { KEY_COUNTS });
         let place = |number: &Value| {
             let number = number.as_u64().unwrap_or_default();
             let person = batch.iter().find(|person| person.number == number);
@@ -281,8 +287,10 @@ impl<'a> Import<'a> {
         }
     }
 
-    fn add_counts(&mut self, part: &Value) {
-        for (name, count) in part.as_object().into_iter().flatten() {
+    /// Adds the counts of these names.
+    fn add_counts(&mut self, part: &Value, names: &[&str]) {
+        let counts = part.as_object().into_iter().flatten();
+        for (name, count) in counts.filter(|(name, _)| names.contains(&name.as_str())) {
             let Some(count) = count.as_u64() else { continue };
             let sum = self.counts.get(name).and_then(Value::as_u64).unwrap_or_default();
             self.counts.insert(name.clone(), (sum + count).into());

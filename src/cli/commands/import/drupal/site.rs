@@ -8,10 +8,7 @@ use std::{
 
 use crate::model::{ANONYMOUS, AUTHENTICATED, Secret};
 
-use super::{
-    php::Php,
-    rows::{Row, Source},
-};
+use super::{php::Php, row::Row, rows::Source};
 use crate::cli::CliError;
 
 /// The configuration object of the module *REST & JSON API Authentication*.
