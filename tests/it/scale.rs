@@ -45,7 +45,7 @@ fn busy_server(shutdown_seconds: &str) -> (Server, Child) {
     let client = client.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let deadline = Instant::now() + TIMEOUT;
     // Reading the file takes a fraction of this time.
-    while cpu_ticks(&server) < idle + 400 {
+    while cpu_ticks(&server) < idle + 300 {
         assert!(Instant::now() < deadline, "the server is not busy");
         thread::sleep(Duration::from_millis(20));
     }

@@ -57,7 +57,7 @@ fn operator_without_rights(accounts: &Writer) -> Writer {
 }
 
 fn actions(accounts: &Writer) -> Vec<String> {
-    let page = accounts.audit(AuditOrder::Newest, None, usize::MAX - 1).unwrap();
+    let page = accounts.audit(AuditOrder::Newest, None, 5_000).unwrap();
     page.items.into_iter().map(|item| item.entry.act.action).collect()
 }
 
@@ -195,7 +195,7 @@ async fn deletions_of_different_users_do_not_write_one_record() {
 
 #[tokio::test]
 async fn usage_is_written_in_the_order_of_the_keys() {
-    const COUNT: u64 = 1_200;
+    const COUNT: u64 = 600;
     let (store, accounts) = accounts_with_users(0).await;
     let accounts = with_key_limit(&accounts, 2_000);
     for _ in 0..COUNT {
