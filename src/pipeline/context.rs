@@ -121,4 +121,19 @@ impl RequestContext {
         let scripts = [Some(first), hooks.next()];
         Some(HookScripts { scripts, request: self.script_request(request) })
     }
+
+    /// The script of the resource, if it defines this hook function. For a request whose
+    /// `hooks.rhai` has run already.
+    pub(super) fn resource_hooks(
+        &self,
+        function: Function,
+        request: &Request<'_>,
+        rule: Option<&Rule>,
+    ) -> Option<HookScripts<'_>> {
+        if !self.scripts.is_hooked(function) || !request.face.has_hooks() {
+            return None;
+        }
+        let script = self.scripts.resource_hook(function, &rule?.resource.id)?;
+        Some(HookScripts { scripts: [Some(script), None], request: self.script_request(request) })
+    }
 }
