@@ -10,19 +10,20 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    str,
+    sync::{Arc, OnceLock},
 };
 
 use anyhow::Context as _;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use keyward::{
-    accounts::{Accounts, NewUser, Passwords},
-    model::Actor,
+    ClientSource, Keyward, NewUser,
+    limits::FailureLimits,
     store::{
-        Batch, Commit, CommitError, CommitFuture, Lagged, MemoryStore, Sequence, Snapshot, Store,
-        StoreError, Stored, Subscriber, Table, Write,
+        Batch, CommitError, CommitFuture, Expected, Lagged, MemoryStore, Sequence, Snapshot, Store,
+        StoreError, Stored, Subscriber, Table, Write, audit_log,
     },
 };
 use serde_json::{Value, json};
@@ -31,29 +32,63 @@ use serde_json::{Value, json};
 async fn main() -> anyhow::Result<()> {
     let file = PathBuf::from(std::env::args().nth(1).context("usage: custom_store FILE")?);
     let store = Arc::new(JournalStore::open(&file).await?);
-    // At most one password is checked at a time.
-    let accounts = Accounts::open(store, &file.with_extension("pepper"), Passwords::new(1))?;
-    // Fills a new journal with the first records: roles, the default application, and the user
-    // `admin` with a key. Later starts change nothing.
-    accounts.first_start().await?;
-    let count = accounts.users(None, usize::MAX)?.items.len();
+    // A new journal gets its first records: roles, the default application, and the user `admin`
+    // with a key.
+    let keyward = Keyward::store(store, file.with_extension("pepper"))
+        .client(ClientSource::unknown())
+        .failures(FailureLimits::none())
+        .start()
+        .await?;
+    let count = keyward.accounts().users(None, usize::MAX)?.items.len();
     let new = NewUser { name: format!("guest-{count}"), status: true, ..NewUser::default() };
-    let created = accounts.as_actor(Actor::Program).create_user(new).await?;
-    writeln!(std::io::stdout(), "created {}; there are {} users", created.record.name, count + 1)?;
+    let created = keyward.unbounded().create_user(new).await?;
+    writeln!(io::stdout(), "created {}; there are {} users", created.record.name, count + 1)?;
+    keyward.stop().await;
     Ok(())
 }
 
-/// Records in memory, with a journal of all changes in a file.
+/// Records in memory, with a journal of all changes.
+///
+/// A batch is first written to the journal, and only then to the memory. So nobody reads a change
+/// that is not in the journal, and nothing is in force that a restart would lose.
 pub struct JournalStore {
     memory: MemoryStore,
-    journal: Arc<Journal>,
+    /// The lock is held from the check of a batch's expectations to its end, so that no other batch
+    /// comes in between.
+    journal: tokio::sync::Mutex<Box<dyn Journal>>,
+    failure: OnceLock<String>,
 }
 
-/// The journal file, with one line for each commit. The journal subscribes to the store in memory,
-/// which calls the journal for each commit before the commit completes.
-struct Journal {
-    file: Mutex<File>,
-    failure: OnceLock<String>,
+/// A list of lines, one for each commit.
+pub trait Journal: Send {
+    /// Appends a line. When this method returns, the line survives a power cut.
+    fn append(&mut self, line: &[u8]) -> io::Result<()>;
+
+    /// Removes the last appended line.
+    fn take_back(&mut self) -> io::Result<()>;
+}
+
+/// A journal in a file.
+struct FileJournal {
+    file: File,
+    /// The length of the file before the last line, and with it.
+    lengths: [u64; 2],
+}
+
+impl Journal for FileJournal {
+    fn append(&mut self, line: &[u8]) -> io::Result<()> {
+        let before = self.lengths[1];
+        self.lengths = [before, before + line.len() as u64];
+        self.file.write_all(line)?;
+        self.file.sync_data()
+    }
+
+    fn take_back(&mut self) -> io::Result<()> {
+        let before = self.lengths[0];
+        self.lengths = [before; 2];
+        self.file.set_len(before)?;
+        self.file.sync_data()
+    }
 }
 
 impl JournalStore {
@@ -74,54 +109,68 @@ impl JournalStore {
         for line in text.split_inclusive(|b| *b == b'\n').filter(|line| line.ends_with(b"\n")) {
             let position = || format!("{}, byte {valid_bytes}", path.display());
             memory.commit(parse_line(line).with_context(position)?).await?;
-            valid_bytes += line.len();
+            valid_bytes += line.len() as u64;
         }
-        file.set_len(valid_bytes as u64)?;
-        file.seek(SeekFrom::End(0))?;
-        let journal = Arc::new(Journal { file: Mutex::new(file), failure: OnceLock::new() });
-        let sequence = memory.snapshot()?.sequence();
-        // The journal is the first subscriber, so no other subscriber sees a change that is not in
-        // the file.
-        memory
-            .subscribe(sequence, journal.clone())
-            .map_err(|Lagged| anyhow::anyhow!("the journal missed a change of the store"))?;
-        Ok(Self { memory, journal })
+        file.set_len(valid_bytes)?;
+        let journal: Box<dyn Journal> = Box::new(FileJournal { file, lengths: [valid_bytes; 2] });
+        Ok(Self { memory, journal: journal.into(), failure: OnceLock::new() })
     }
+
+    /// This store with another journal around its own, for tests of writes that fail.
+    pub fn with_journal(self, wrap: impl FnOnce(Box<dyn Journal>) -> Box<dyn Journal>) -> Self {
+        Self { journal: wrap(self.journal.into_inner()).into(), ..self }
+    }
+
+    /// Checks the expectations of a batch, and returns all its writes.
+    fn check(&self, batch: Batch) -> Result<Vec<Write>, CommitError> {
+        for expect in &batch.expects {
+            let revision = match expect.state {
+                Expected::Newest(_) => {
+                    let records = self.memory.scan(expect.table, &expect.key, None, usize::MAX)?;
+                    records.into_iter().map(|(_, stored)| stored.revision).max()
+                }
+                _ => self.memory.get(expect.table, &expect.key)?.map(|stored| stored.revision),
+            };
+            if !expect.state.is_met_by(revision) {
+                return Err(CommitError::Conflict(expect.clone()));
+            }
+        }
+        let mut writes = batch.writes;
+        // The entries of the audit trail belong to the batch.
+        if let Some(append) = &batch.audit {
+            writes.extend(audit_log::writes(append, |table, key| self.memory.get(table, key))?);
+        }
+        Ok(writes)
+    }
+
+    /// After a failed write, all further commits fail.
+    fn fail(&self, problem: impl ToString) -> CommitError {
+        let problem = self.failure.get_or_init(|| problem.to_string()).clone();
+        CommitError::Store(StoreError::Failed(problem))
+    }
+}
+
+/// Formats the writes of a commit as a line of the journal.
+fn format_line(writes: &[Write]) -> Result<Vec<u8>, str::Utf8Error> {
+    let lines = writes.iter().map(|Write { table, key, json }| {
+        // The text of a record is kept as it is: the audit trail depends on each byte.
+        let record = json.as_deref().map(str::from_utf8).transpose()?;
+        Ok(json!((*table as u8, STANDARD.encode(key), record)))
+    });
+    let lines: Vec<Value> = lines.collect::<Result<_, str::Utf8Error>>()?;
+    Ok(format!("{}\n", Value::from(lines)).into_bytes())
 }
 
 /// Parses one line of the journal.
 fn parse_line(line: &[u8]) -> anyhow::Result<Batch> {
     let mut batch = Batch::new();
-    for write in serde_json::from_slice::<Vec<(u8, String, Option<Value>)>>(line)? {
+    for write in serde_json::from_slice::<Vec<(u8, String, Option<String>)>>(line)? {
         let (table, key, record) = write;
         let table = Table::from_byte(table).context("unknown table")?;
-        let json = record.map(|record| record.to_string().into_bytes());
+        let json = record.map(String::into_bytes);
         batch.writes.push(Write { table, key: STANDARD.decode(key)?, json });
     }
     Ok(batch)
-}
-
-impl Journal {
-    fn write(&self, commit: &Commit) -> anyhow::Result<()> {
-        let lines = commit.writes.iter().map(|Write { table, key, json }| {
-            let record = json.as_deref().map(serde_json::from_slice::<Value>).transpose()?;
-            Ok(json!((*table as u8, STANDARD.encode(key), record)))
-        });
-        let lines: Vec<Value> = lines.collect::<anyhow::Result<_>>()?;
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.write_all(format!("{}\n", Value::from(lines)).as_bytes())?;
-        Ok(file.sync_data()?)
-    }
-}
-
-impl Subscriber for Journal {
-    fn apply(&self, commit: &Commit) {
-        if self.failure.get().is_none()
-            && let Err(error) = self.write(commit)
-        {
-            let _ = self.failure.set(error.to_string());
-        }
-    }
 }
 
 impl Store for JournalStore {
@@ -145,13 +194,23 @@ impl Store for JournalStore {
 
     fn commit(&self, batch: Batch) -> CommitFuture<'_> {
         Box::pin(async move {
-            let failed = |problem| Err(CommitError::Store(StoreError::Failed(problem)));
-            // After a failed write, all further commits fail.
+            let mut journal = self.journal.lock().await;
             if let Some(problem) = self.fault() {
-                return failed(problem);
+                return Err(CommitError::Store(StoreError::Failed(problem)));
             }
-            let sequence = self.memory.commit(batch).await?;
-            self.fault().map_or(Ok(sequence), failed)
+            let writes = self.check(batch)?;
+            let line = format_line(&writes).map_err(|problem| self.fail(problem))?;
+            if let Err(problem) = journal.append(&line) {
+                // Nobody knows which part of the line is in the file.
+                let _ = journal.take_back();
+                return Err(self.fail(problem));
+            }
+            let committed = self.memory.commit(Batch { writes, ..Batch::new() }).await;
+            if committed.is_err() {
+                // For example, a record is too large. The batch must not come back at a restart.
+                journal.take_back().map_err(|problem| self.fail(problem))?;
+            }
+            committed
         })
     }
 
@@ -160,6 +219,6 @@ impl Store for JournalStore {
     }
 
     fn fault(&self) -> Option<String> {
-        self.journal.failure.get().cloned()
+        self.failure.get().cloned()
     }
 }

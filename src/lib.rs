@@ -3,39 +3,35 @@
 //!
 //! # In a Rust program
 //!
-//! A [`Store`] keeps the records: [`SledStore`] or [`RedbStore`] in a folder, [`MemoryStore`] for
-//! tests, or your own engine. [`Accounts`] creates and changes users, keys, roles, applications and
-//! resources. A [`Gate`] decides whether a request is allowed. A [`Layer`] puts a gate in front of
-//! a `tower` or axum service, which finds the caller's [`CallerIdentity`] in the extensions of the
-//! request.
+//! [`Keyward`] is the whole of it: the store, the first records, the scripts and the background
+//! duties. A [guard](Keyward::guard) puts it in front of a `tower` or axum service, which gets the
+//! caller's [`Identity`]. Changes that a caller asks for go through [`Keyward::on_behalf_of`].
 //!
 //! ```
+//! # #[cfg(feature = "axum")]
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-//! use std::sync::Arc;
+//! use axum::{Router, routing::get};
+//! use keyward::{ClientSource, Identity, Keyward, NewKey, NewUser};
 //!
-//! use axum::{Extension, Router, routing::get};
-//! use keyward::{Accounts, Actor, CallerIdentity, Gate, Layer, MemoryStore, NewKey, NewUser};
-//! use keyward::{Clock, Entropy, Passwords, Pepper};
-//!
-//! // This example keeps all records in memory. `SledStore` and `Accounts::open` keep the records
-//! // and the pepper in files.
-//! let (store, entropy) = (Arc::new(MemoryStore::new()), Entropy::system());
-//! let pepper = Pepper::from_bytes(entropy.bytes());
-//! let accounts = Accounts::with(store, pepper, Passwords::new(2), Clock::system(), entropy)?;
-//! accounts.first_start().await?;
+//! // This example keeps all records in memory. `Keyward::folder` keeps the records and the pepper
+//! // in files. The requests of this example have no connection, so the client is not known.
+//! let keyward = Keyward::memory()
+//!     .client(ClientSource::from_fn(|_| Some([127, 0, 0, 1].into())))
+//!     .start()
+//!     .await?;
 //!
 //! // Create a user with one key. Only `issued` has the key's text; the store has a digest of it.
-//! let writer = accounts.as_actor(Actor::Program);
+//! let writer = keyward.unbounded();
 //! let user = NewUser { name: "builder".into(), status: true, ..NewUser::default() };
 //! let uid = writer.create_user(user).await?.record.uid;
 //! let issued = writer.issue_key(uid, NewKey::default()).await?;
 //!
-//! // Every route behind the layer needs an authenticated user.
-//! async fn hello(Extension(identity): Extension<CallerIdentity>) -> String {
-//!     format!("Hello, {}.", identity.name().unwrap_or("nobody"))
+//! // Every route behind the guard needs an authenticated user.
+//! async fn hello(caller: Identity) -> String {
+//!     format!("Hello, {}.", caller.name().unwrap_or("nobody"))
 //! }
-//! let guard = Layer::new(Gate::new(&accounts, 4096)).requires_user();
-//! let app = Router::new().route("/hello", get(hello)).layer(guard);
+//! let guard = keyward.guard().requires_user();
+//! let app: Router = Router::new().route("/hello", get(hello)).layer(guard);
 //!
 //! // A client sends `base64(name:key)`.
 //! use base64::Engine as _;
@@ -48,8 +44,9 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
 //! ```
 //!
-//! More examples: `examples/axum.rs`, `examples/appliance.rs` (a store in a folder, and a script
-//! that decides who may pass) and `examples/custom_store.rs` (your own storage engine).
+//! More examples: `examples/axum.rs`, `examples/appliance.rs` (a store in a folder, a script that
+//! decides who may pass, and a page for keys) and `examples/custom_store.rs` (your own storage
+//! engine). `docs/embedding.md` explains where guards may be, and the test kit.
 //!
 //! # Where things are
 //!
@@ -68,7 +65,9 @@
 //!
 //! The feature `server` (on by default) adds the `keyward` program: listeners, admin API,
 //! configuration and command line. Your program leaves this feature out with
-//! `default-features = false`.
+//! `default-features = false`. `axum` adds the extractor [`Identity`] and the knowledge of nested
+//! routers, `testing` a test kit, `jwt` the script functions for JSON Web Tokens, and `watch` the
+//! reload of changed scripts.
 
 #[cfg(feature = "server")]
 pub mod api;
@@ -88,6 +87,7 @@ mod webhooks;
 
 pub mod accounts;
 mod directory;
+mod embedding;
 #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server uses all items"))]
 mod files;
 pub mod handlers;
@@ -98,11 +98,17 @@ pub mod model;
 pub mod pipeline;
 pub mod scripting;
 pub mod store;
-#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server uses all items"))]
+#[cfg(feature = "testing")]
+pub mod testing;
+#[cfg(feature = "server")]
 mod tls;
 
-pub use accounts::{AccountError, Accounts, Issued, NewKey, NewUser, Passwords, Writer};
-pub use layer::{CallerIdentity, Layer};
+pub use accounts::{
+    AccountError, Accounts, FirstStart, Issued, NewKey, NewUser, Passwords, Writer,
+};
+pub use embedding::{ClientMissing, Keyward, KeywardBuilder, OnBehalf, StartError};
+pub use ipnet::IpNet;
+pub use layer::{ClientSource, GuardLayer, Identity};
 pub use model::{
     Actor, Application, Clock, Entropy, Key, KeyId, Pepper, Resource, Role, Secret, Timestamp, User,
 };

@@ -18,7 +18,8 @@ impl Accounts {
     /// [`Scripts::reload`] loads the scripts again.
     ///
     /// # Errors
-    /// All faults of the scripts. If there is a fault, no script is in force.
+    /// All faults of the scripts. If there is a fault, no script is in force. An error without a
+    /// line if the accounts have scripts already: these stay in force.
     pub fn load_scripts(
         &self,
         folder: &Path,
@@ -26,6 +27,9 @@ impl Accounts {
         secrets: Secrets,
         gate: Option<Arc<dyn ScriptTestGate>>,
     ) -> Result<(), Vec<ScriptError>> {
+        if let Some(loaded) = self.0.scripts.get() {
+            return Err(vec![already_loaded(loaded)]);
+        }
         let records = Arc::new(DirectoryRecords(self.directory().clone()));
         let directory = self.directory().clone();
         let find_missing: FindMissing = Arc::new(move |set| missing_scripts(&directory, set));
@@ -41,9 +45,17 @@ impl Accounts {
         };
         let scripts = Scripts::load(folder, limits, host)?;
         // If two tasks load the scripts simultaneously, the first result stays in force.
-        let _ = self.0.scripts.set(scripts);
-        Ok(())
+        self.0.scripts.set(scripts).map_err(|_| vec![already_loaded(self.scripts())])
     }
+}
+
+fn already_loaded(loaded: &Scripts) -> ScriptError {
+    let folder = loaded.folder().map(|folder| folder.display().to_string()).unwrap_or_default();
+    ScriptError::of_folder(
+        folder,
+        "the scripts of this folder are in force for these accounts already. Call \
+         accounts.scripts().reload() to load them again",
+    )
 }
 
 /// The scripts that applications and resources name, but that are not in the set. A missing script

@@ -1,6 +1,7 @@
 //! Files of the operator: reading them with a check of their permissions, watching
 //! them, and replacing a folder in one step.
 
+#[cfg(feature = "watch")]
 mod changes;
 pub mod exchange;
 
@@ -11,6 +12,7 @@ use std::{
     path::Path,
 };
 
+#[cfg(feature = "watch")]
 pub use changes::Changes;
 use rustix::process::geteuid;
 use zeroize::Zeroizing;

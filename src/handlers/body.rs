@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Body as HttpBody;
 
+#[cfg(feature = "server")]
 use super::ClientBody;
 use crate::{
     limits::{Held, HeldBody, HoldError, Standing},
@@ -25,6 +26,7 @@ pub struct BodyLimits {
 }
 
 /// A body that has not been read yet.
+#[cfg(feature = "server")]
 #[derive(Debug)]
 pub enum RequestBody {
     /// The body is in memory.
@@ -33,6 +35,7 @@ pub enum RequestBody {
     Stream(ClientBody),
 }
 
+#[cfg(feature = "server")]
 impl Default for RequestBody {
     fn default() -> Self {
         Self::Full(Bytes::new())
@@ -83,6 +86,7 @@ impl BodyLimits {
     }
 }
 
+#[cfg(feature = "server")]
 impl RequestBody {
     /// Checks the size of the body, or the size that the body declares.
     ///

@@ -1,39 +1,60 @@
 //! The handlers of resources: each handler responds to the requests that the pipeline has granted.
 //! A handler cannot be called without a [`Grant`].
 
+#[cfg(feature = "server")]
 mod actor;
 mod body;
+#[cfg(feature = "server")]
 mod client_body;
+#[cfg(feature = "server")]
 mod custom_field;
+#[cfg(feature = "server")]
 pub(crate) mod entity_user;
 mod identity;
 mod override_fields;
 mod payload;
+#[cfg(feature = "server")]
 mod proxy;
+#[cfg(feature = "server")]
 mod respond;
+#[cfg(feature = "server")]
 mod script;
+#[cfg(feature = "server")]
 mod trailers;
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::fmt;
+#[cfg(feature = "server")]
+use std::{net::IpAddr, sync::Arc};
 
-use ::http::{Response, StatusCode};
+use ::http::Response;
+#[cfg(feature = "server")]
+use ::http::StatusCode;
+#[cfg(feature = "server")]
 use ipnet::IpNet;
 
+#[cfg(feature = "server")]
 pub use actor::writer;
+#[cfg(feature = "server")]
+pub use body::RequestBody;
 pub(crate) use body::hold_body;
-pub use body::{BodyLimits, RequestBody, read_body};
+pub use body::{BodyLimits, read_body};
+#[cfg(feature = "server")]
 pub use client_body::ClientBody;
+#[cfg(feature = "server")]
 pub use custom_field::{CustomField, CustomType};
+#[cfg(feature = "server")]
 use hyper::upgrade::OnUpgrade;
 pub use identity::IdentityFields;
 #[cfg(feature = "server")]
 pub(crate) use identity::IdentityHeader;
 pub(crate) use override_fields::is_override;
 pub use payload::{BodyError, BodyStream, PassThrough, Payload};
+#[cfg(feature = "server")]
 use proxy::Proxies;
 #[cfg(feature = "server")]
 pub(crate) use trailers::is_forbidden_trailer;
 
+#[cfg(feature = "server")]
 use crate::{
     accounts::Accounts,
     model::Handler,
@@ -43,6 +64,7 @@ use crate::{
 /// The response of a handler.
 pub type PayloadResponse = Response<Payload>;
 
+#[cfg(feature = "server")]
 /// A request that the pipeline has granted.
 pub struct HandlerRequest<'a> {
     /// The grant, with the user and the method of the resource.
@@ -64,6 +86,7 @@ pub struct HandlerRequest<'a> {
     pub upgrade: Option<OnUpgrade>,
 }
 
+#[cfg(feature = "server")]
 /// How a request came from the client to this server, as the trusted proxies in front report it.
 #[derive(Debug, Clone, Copy)]
 pub struct Hop<'a> {
@@ -84,6 +107,7 @@ pub struct Hop<'a> {
     pub authority: &'a str,
 }
 
+#[cfg(feature = "server")]
 impl<'a> Hop<'a> {
     /// The hop of a client that is connected to this server.
     pub fn direct(client: IpAddr, scheme: UrlScheme, authority: &'a str) -> Self {
@@ -138,6 +162,7 @@ impl fmt::Display for Origin<'_> {
     }
 }
 
+#[cfg(feature = "server")]
 /// All handlers, with the state that they need. Cheap to clone.
 #[derive(Clone)]
 pub struct Handlers {
@@ -148,6 +173,7 @@ pub struct Handlers {
     custom_fields: Arc<[&'static CustomField]>,
 }
 
+#[cfg(feature = "server")]
 impl Handlers {
     /// Creates the handlers for these accounts, with the default names of the identity header
     /// fields.
@@ -217,6 +243,7 @@ impl Handlers {
     }
 }
 
+#[cfg(feature = "server")]
 /// The denial for a resource that another proxy serves (RFC 9110, section 15.5.20).
 fn served_elsewhere() -> Denial {
     Denial::message(
@@ -228,6 +255,7 @@ fn served_elsewhere() -> Denial {
     .with_internal_message("resources with the handler decide are available at /-/verify only")
 }
 
+#[cfg(feature = "server")]
 /// The denial for a grant that is not about a resource.
 fn no_resource() -> Denial {
     Denial::message(

@@ -273,6 +273,20 @@ impl ResponseChanges<'_> {
         (self.cache.vary(self.context, self.vary), self.cache.is_private())
     }
 
+    /// Adds the limits from which a guard behind this one has consumed.
+    pub fn add_quota(&mut self, more: Quota) {
+        self.quota.add(more);
+    }
+
+    /// Completes a denial of a guard behind this one. Its `on_denied` hooks have run, so no other
+    /// hook changes it.
+    pub fn complete_denial(&self, headers: &mut HeaderMap) {
+        self.quota.write_into_denial(headers);
+        if let Some(cors) = &self.cors {
+            cors.write(headers);
+        }
+    }
+
     /// Adds the CORS fields to a denial of the response.
     pub fn write_denial(&self, denial: &mut Denial) {
         if let Some(cors) = &self.cors {

@@ -6,10 +6,12 @@ use ::http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
     header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
     handlers::{PassThrough, Payload, PayloadResponse},
+    model::Violation,
     pipeline::{Denial, ScriptedBody, Shape},
 };
 
@@ -28,7 +30,7 @@ pub fn from_denial(denial: &Denial) -> PayloadResponse {
             (JSON, envelope(denial.status, &denial.code, &denial.external_message))
         }
         (None, Shape::Message) => (JSON, json!({ "message": denial.external_message }).to_string()),
-        (None, Shape::Problem) => (PROBLEM_JSON, problem(denial).to_string()),
+        (None, Shape::Problem) => (PROBLEM_JSON, problem(denial)),
     };
     let mut response = PayloadResponse::new(body.into());
     *response.status_mut() = denial.status;
@@ -98,17 +100,29 @@ fn push_quoted(value: &str, text: &mut String) {
 
 /// Problem details (RFC 9457). The error code becomes the last part of the type. `errors` has one
 /// entry for each invalid field.
-fn problem(denial: &Denial) -> Value {
-    let mut problem = json!({
-        "type": format!("urn:keyward:problem:{}", denial.code.to_ascii_lowercase().replace('_', "-")),
-        "title": denial.status.canonical_reason().unwrap_or("Error"),
-        "status": denial.status.as_u16(),
-        "detail": denial.external_message,
-    });
-    if !denial.violations.is_empty() {
-        problem["errors"] = json!(denial.violations);
-    }
-    problem
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [Violation],
+}
+
+fn problem(denial: &Denial) -> String {
+    let problem = Problem {
+        r#type: format!(
+            "urn:keyward:problem:{}",
+            denial.code.to_ascii_lowercase().replace('_', "-")
+        ),
+        title: denial.status.canonical_reason().unwrap_or("Error"),
+        status: denial.status.as_u16(),
+        detail: &denial.external_message,
+        errors: &denial.violations,
+    };
+    // Texts and numbers can always be written as JSON.
+    serde_json::to_string(&problem).unwrap_or_default()
 }
 
 /// The body of a denial in one line, for a header field.
@@ -120,11 +134,12 @@ pub(crate) fn one_line_body(denial: &Denial) -> Option<HeaderValue> {
             "http_code": denial.status.as_u16(),
             "error": denial.code,
             "error_description": denial.external_message,
-        }),
-        Shape::Message => json!({ "message": denial.external_message }),
+        })
+        .to_string(),
+        Shape::Message => json!({ "message": denial.external_message }).to_string(),
         Shape::Problem => problem(denial),
     };
-    HeaderValue::try_from(body.to_string()).ok()
+    HeaderValue::try_from(body).ok()
 }
 
 /// Logs a denial for the operator. Neither the query nor a header field is written, because both
@@ -161,7 +176,7 @@ pub fn for_method(method: &Method, mut response: PayloadResponse) -> PayloadResp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::Violation, pipeline::Phase};
+    use crate::pipeline::Phase;
 
     fn body(response: PayloadResponse) -> String {
         use http_body_util::BodyExt as _;

@@ -34,6 +34,17 @@ impl<B> LayerBody<B> {
     pub(super) fn full(bytes: Bytes) -> Self {
         Self { content: BodyContent::Full { bytes } }
     }
+
+    /// The body as the service behind the guard takes it.
+    pub(super) fn into_inner(self) -> B
+    where
+        B: From<Bytes>,
+    {
+        match self.content {
+            BodyContent::Streamed { body } => body,
+            BodyContent::Full { bytes } => B::from(bytes),
+        }
+    }
 }
 
 impl<B: Body<Data = Bytes>> Body for LayerBody<B> {

@@ -1,11 +1,7 @@
-//! Takes a request through the pipeline to the service behind the layer, and the response back to
+//! Takes a request through the pipeline to the service behind the guard, and the response back to
 //! the client.
 
-use std::{
-    error::Error,
-    future::Future,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{borrow::Cow, error::Error, future::Future, sync::Arc};
 
 use ::http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri,
@@ -16,37 +12,45 @@ use ::http::{
 use bytes::Bytes;
 use hyper::body::Body as HttpBody;
 
-use super::{AccessRules, CallerIdentity, Layer, LayerBody, LayerSettings, PathPolicy, withheld};
+use super::{
+    AccessRules, Client, GuardLayer, GuardSettings, Identity, LayerBody, PathPolicy,
+    earlier::{Decided, DeniedByGuard},
+    target::{Target, with_query},
+    withheld,
+};
 use crate::{
     handlers::{Origin, Payload, PayloadResponse, UrlScheme, hold_body, is_override},
     http::{
         cors::{PreflightResult, preflight_fields, preflight_response},
-        forwarded::{Report, is_among},
         guard::{self, GuardedRequest, Received, ResponseChanges, bad_request},
         host::{self, Host, HostProblem},
         method,
-        path::Kept,
+        path::{self, Kept},
         response,
     },
-    pipeline::{self, Action, Denial, EntryRules, RequestContext},
+    limits::{HeldBody, Standing},
+    pipeline::{self, Action, Denial, EarlierDecision, EntryRules, RequestContext},
 };
 
-/// The placeholder for a client address that is unknown.
-const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+/// The denial of a path that a router around the guard may have read in another way.
+const NOT_NORMAL: &str = "The path is not in its normal form. Send the path without empty segments, dot segments and unnecessary percent-encodings.";
 
 /// A request that the pipeline has allowed.
 struct AllowedRequest<'a, B> {
-    identity: CallerIdentity,
+    identity: Identity,
     /// The header fields for the service. `None` means the fields of the client.
     headers: Option<HeaderMap>,
     body: LayerBody<B>,
-    /// The path in its normal form. `None` means that the client sent the path in this form.
+    /// The path in its normal form, for the service. `None` means that the service gets the path
+    /// that the guard has got.
     path: Option<String>,
     /// The host in its normal form. `None` means that the client sent the host in this form, or
     /// sent none.
     host: Option<String>,
     action: Action<'a>,
     changes: ResponseChanges<'a>,
+    /// For the guards behind this one.
+    decided: Decided,
 }
 
 /// The decision about a request.
@@ -54,11 +58,31 @@ struct AllowedRequest<'a, B> {
 enum Decision<'a, B> {
     /// The service gets the request.
     Allowed(AllowedRequest<'a, B>),
+    /// The service gets the request as it is: a preflight that an outer guard has passed on.
+    Unchanged(B),
     /// The request is a preflight, and this is the response.
     Answered(PayloadResponse),
 }
 
-impl Layer {
+/// A request, with the facts about it that a decision needs.
+struct Input<'a> {
+    /// The request with its credential.
+    parts: &'a Parts,
+    target: Target<'a>,
+    client: Client,
+    /// The decision of an outer guard.
+    earlier: Option<&'a Decided>,
+}
+
+/// The result of [`GuardSettings::authorize`].
+struct Authorized<'a, B> {
+    identity: Identity,
+    body: LayerBody<B>,
+    changes: ResponseChanges<'a>,
+    decision: Option<Arc<EarlierDecision>>,
+}
+
+impl GuardLayer {
     /// Takes a request through the pipeline. An allowed request is passed to `next`, and the
     /// `on_response` hooks change its response. A denied request gets a response too.
     ///
@@ -76,17 +100,23 @@ impl Layer {
     {
         let (mut parts, body) = request.into_parts();
         let is_read_as_other = method::normalise(&mut parts.method);
-        let peer = (self.0.find_client)(&parts).unwrap_or(UNKNOWN);
         let (method, uri) = (parts.method.clone(), parts.uri.clone());
-        let client = self.0.client(&parts, peer);
-        let address = client.as_ref().map_or(peer, |client| client.address);
+        let earlier = Decided::find(&parts.extensions, &self.0.gate);
+        let client = match &earlier {
+            Some(earlier) => Ok(earlier.client),
+            None => self.0.client(&parts),
+        };
+        let address = client.as_ref().map_or(Client::UNKNOWN, |client| client.address);
         let handled = match client {
-            Ok(client) => self.0.handle(parts, body, client, next).await,
+            Ok(client) => self.0.handle(parts, body, client, earlier, next).await,
             Err(denial) => Err(denial),
         };
         let result = handled.unwrap_or_else(|denial| {
             response::report(&denial, &method, uri.path(), address);
-            Ok(in_memory(response::for_method(&method, response::from_denial(&denial))))
+            let response = response::for_method(&method, response::from_denial(&denial));
+            let mut response = in_memory(response);
+            response.extensions_mut().insert(DeniedByGuard);
+            Ok(response)
         });
         if is_read_as_other && method == Method::HEAD {
             // The server around the layer does not know that the response has no body.
@@ -96,35 +126,16 @@ impl Layer {
     }
 }
 
-/// A response of the layer itself.
+/// A response of the guard itself.
 fn in_memory<R>(response: PayloadResponse) -> Response<LayerBody<R>> {
     response.map(|payload| match payload {
         Payload::Full(bytes) => LayerBody::full(bytes),
-        // The body of a response of the layer is never streamed.
+        // The body of a response of the guard is never streamed.
         Payload::Stream(_) => LayerBody::full(Bytes::new()),
     })
 }
 
-/// The client of a request, and the scheme of the request that it sent.
-#[derive(Clone, Copy)]
-struct Client {
-    address: IpAddr,
-    scheme: UrlScheme,
-}
-
-impl LayerSettings {
-    /// The client: the peer or, if the peer is a trusted proxy, the client that the proxy reports.
-    fn client(&self, parts: &Parts, peer: IpAddr) -> Result<Client, Denial> {
-        let report = if is_among(&self.trusted, peer) {
-            Report::of_proxy(&parts.headers, peer, &self.trusted).map_err(bad_request)?
-        } else {
-            Report::without_proxy(peer)
-        };
-        let is_https = parts.uri.scheme().is_some_and(|scheme| *scheme == Scheme::HTTPS);
-        let scheme = if is_https { UrlScheme::Https } else { UrlScheme::Http };
-        Ok(Client { address: report.client, scheme: report.scheme.unwrap_or(scheme) })
-    }
-
+impl GuardSettings {
     /// Returns the result of `next`.
     ///
     /// # Errors
@@ -134,6 +145,7 @@ impl LayerSettings {
         mut parts: Parts,
         body: B,
         client: Client,
+        earlier: Option<Decided>,
         next: impl FnOnce(Request<LayerBody<B>>) -> F,
     ) -> Result<Result<Response<LayerBody<R>>, E>, Denial>
     where
@@ -141,21 +153,41 @@ impl LayerSettings {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
         F: Future<Output = Result<Response<R>, E>>,
     {
-        let context = self.gate.request_context();
-        let (allowed, removal) = {
-            let whole = withheld::restored(&parts);
-            let allowed = match self.decide(&context, &whole, body, client).await? {
-                Decision::Allowed(allowed) => allowed,
-                Decision::Answered(response) => return Ok(Ok(in_memory(response))),
-            };
-            let removal = if self.keeps_credential {
-                None
-            } else {
-                context.credential_removal(&whole.headers, allowed.action.rule())
-            };
-            (allowed, removal)
+        let context = match &earlier {
+            Some(earlier) => earlier.context.clone(),
+            None => Arc::new(self.gate.request_context()),
         };
-        let AllowedRequest { identity, headers, body, path, host, action, changes } = allowed;
+        let decided = {
+            let whole = withheld::restored(&parts);
+            let mut target = self.target.find::<B>(&parts)?;
+            // The credential in the query, which an outer guard has withheld.
+            if whole.uri.query() != parts.uri.query()
+                && let Some(uri) = with_query(&target.uri, whole.uri.query())
+            {
+                target.uri = Cow::Owned(uri);
+            }
+            let input = Input { parts: &whole, target, client, earlier: earlier.as_ref() };
+            match self.decide(&context, input, body).await? {
+                Decision::Answered(response) => return Ok(Ok(in_memory(response))),
+                Decision::Unchanged(body) => Err(body),
+                Decision::Allowed(allowed) => {
+                    let rule = allowed.action.rule();
+                    let removal = (!self.keeps_credential)
+                        .then(|| context.credential_removal(&whole.headers, rule))
+                        .flatten();
+                    Ok((allowed, removal))
+                }
+            }
+        };
+        let (allowed, removal) = match decided {
+            Ok(decided) => decided,
+            Err(body) => {
+                let response = next(Request::from_parts(parts, LayerBody::streamed(body))).await;
+                return Ok(response.map(|response| response.map(LayerBody::streamed)));
+            }
+        };
+        let AllowedRequest { identity, headers, body, path, host, action, mut changes, decided } =
+            allowed;
         parts.headers = headers.unwrap_or(parts.headers);
         if let Some(removal) = &removal {
             removal.check()?;
@@ -169,12 +201,21 @@ impl LayerSettings {
             set_host(&mut parts, &host)?;
         }
         parts.extensions.insert(identity);
-        let (method, uri) = (parts.method.clone(), parts.uri.clone());
+        let (method, uri, quota) =
+            (parts.method.clone(), decided.uri.clone(), decided.quota.clone());
+        decided.keep(&mut parts.extensions);
 
         let mut response = match next(Request::from_parts(parts, body)).await {
             Ok(response) => response,
             Err(problem) => return Ok(Err(problem)),
         };
+        if earlier.is_none() {
+            changes.add_quota(std::mem::take(&mut *quota.lock()));
+        }
+        if response.extensions().get::<DeniedByGuard>().is_some() {
+            changes.complete_denial(response.headers_mut());
+            return Ok(Ok(response.map(LayerBody::streamed)));
+        }
         changes.write_before_hooks(response.headers_mut());
         let (parts, body) = response.into_parts();
         let result = match &changes.hooks {
@@ -196,7 +237,7 @@ impl LayerSettings {
                 let client = client.address;
                 let received =
                     Received { method: &method, path, query, headers, host: None, client };
-                let (gate, context, request) = (&self.gate, &context, received.request(path));
+                let (gate, context, request) = (&self.gate, &*context, received.request(path));
                 let guarded = GuardedRequest::with_action(gate, context, request, action);
                 Err(guarded.denied(denial).await)
             }
@@ -205,15 +246,15 @@ impl LayerSettings {
 
     async fn decide<'a, B>(
         &'a self,
-        context: &'a RequestContext,
-        parts: &Parts,
+        context: &'a Arc<RequestContext>,
+        input: Input<'_>,
         body: B,
-        client: Client,
     ) -> Result<Decision<'a, B>, Denial>
     where
         B: HttpBody<Data = Bytes>,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
+        let Input { parts, target, client, earlier } = input;
         let scheme = match parts.uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTPS => UrlScheme::Https,
             _ => UrlScheme::Http,
@@ -225,30 +266,41 @@ impl LayerSettings {
             (Err(HostProblem::Missing), AccessRules::Program { .. }) => None,
             (Err(problem), _) => return Err(bad_request(problem)),
         };
+        let mut uri = &*target.uri;
+        let mut path = path::normalise(uri.path()).map_err(bad_request)?;
+        let is_normal = *path == *uri.path();
+        if !is_normal && (target.is_routed || self.paths == PathPolicy::Reject) {
+            return Err(bad_request(NOT_NORMAL));
+        }
+        let authority = host.as_ref().map(Host::authority);
+        if let Some(earlier) = earlier {
+            earlier.check(&parts.method, &path, authority)?;
+            uri = &earlier.uri;
+            path = path::normalise(uri.path()).map_err(bad_request)?;
+        }
         let received = Received {
             method: &parts.method,
-            path: parts.uri.path(),
-            query: parts.uri.query(),
+            path: uri.path(),
+            query: uri.query(),
             headers: &parts.headers,
             host: host.as_ref(),
             client: client.address,
         };
-        let path = received.normal_path()?;
-        if self.paths == PathPolicy::Reject && *path != *received.path {
-            let problem = "The path is not in its normal form. Send the path without empty segments, dot segments and unnecessary percent-encodings.";
-            return Err(bad_request(problem));
-        }
         let request = received.request(&path);
         let gate = &self.gate;
         let mut guarded = match &self.access {
             AccessRules::Resources => {
-                let origin =
-                    Origin::Requested(client.scheme, host.as_ref().map_or("", Host::authority));
+                let origin = Origin::Requested(client.scheme, authority.unwrap_or_default());
                 GuardedRequest::on_route(gate, context, request, &path, origin)?.0
             }
+            AccessRules::Program { .. } if earlier.is_some_and(|one| one.decision.is_none()) => {
+                return Ok(Decision::Unchanged(body));
+            }
             AccessRules::Program { permissions, anonymous } => {
-                // Only a resource can keep ambiguous characters.
-                path.kept().check(Kept::NONE).map_err(bad_request)?;
+                // Only a resource can keep ambiguous characters. An outer guard may have found one.
+                if earlier.is_none() {
+                    path.kept().check(Kept::NONE).map_err(bad_request)?;
+                }
                 let action = Action::Enter(EntryRules { permissions, anonymous: *anonymous });
                 GuardedRequest::with_action(gate, context, request, action)
             }
@@ -261,62 +313,133 @@ impl LayerSettings {
             Some(PreflightResult::Refused(denial)) => Err(denial),
             Some(PreflightResult::Passed(rule)) => {
                 headers = Some(layer_preflight_fields(&parts.headers));
-                guarded.preflight_grant(rule).map(|grant| {
-                    let identity = CallerIdentity::new(grant.identity());
-                    (identity, LayerBody::full(Bytes::new()), guarded.preflight_changes())
+                guarded.preflight_grant(rule).map(|grant| Authorized {
+                    identity: Identity::new(grant.identity(), client.address),
+                    body: LayerBody::full(Bytes::new()),
+                    changes: guarded.preflight_changes(),
+                    decision: None,
                 })
             }
-            None => self.authorize(&guarded, body).await,
+            None => self.authorize(&guarded, earlier, body).await,
         };
-        let (identity, body, changes) = match result {
+        let Authorized { identity, body, changes, decision } = match result {
             Ok(allowed) => allowed,
             Err(denial) => return Err(guarded.denied(denial).await),
         };
         let action = guarded.action;
+        let path = path.into_changed();
+        let decided_uri = match &path {
+            Some(path) => with_path(uri, path.clone())?,
+            None => uri.clone(),
+        };
+        let decided = Decided {
+            gate: self.gate.clone(),
+            context: context.clone(),
+            decision,
+            method: parts.method.clone(),
+            uri: decided_uri,
+            host: authority.map(str::to_owned),
+            client,
+            quota: earlier.map(|earlier| earlier.quota.clone()).unwrap_or_default(),
+        };
         let host = host.as_ref().filter(|host| !is_sent_as(parts, host.authority()));
         let host = host.map(|host| host.authority().to_owned());
-        let path = path.into_changed();
-        let allowed = AllowedRequest { identity, headers, body, path, host, action, changes };
+        let allowed =
+            AllowedRequest { identity, headers, body, path, host, action, changes, decided };
         Ok(Decision::Allowed(allowed))
     }
 
-    /// Authorizes a request. If scripts may read the body, the body is read when a script needs it,
-    /// at the latest after the grant.
+    /// Authorizes a request, or narrows the decision of an outer guard. If scripts may read the
+    /// body, the body is read when a script needs it, at the latest after the grant.
     async fn authorize<'a, B>(
         &self,
         guarded: &GuardedRequest<'a, '_>,
+        earlier: Option<&Decided>,
         body: B,
-    ) -> Result<(CallerIdentity, LayerBody<B>, ResponseChanges<'a>), Denial>
+    ) -> Result<Authorized<'a, B>, Denial>
     where
         B: HttpBody<Data = Bytes>,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let request = guarded.request;
-        if !guarded.buffers_body() {
-            let grant = guarded.authorize(&request).await?;
-            let changes = guarded.response_changes(&request, &grant);
-            let identity = CallerIdentity::new(grant.identity());
-            return Ok((identity, LayerBody::streamed(body), changes));
+        let decision = earlier.and_then(|earlier| Some((earlier, earlier.decision.as_deref()?)));
+        if let Some((earlier, decision)) = decision {
+            return self.narrow(guarded, earlier, decision, body).await;
         }
         let none = Bytes::new();
-        let (grant, bytes) = if body.is_end_stream() {
-            let request = pipeline::Request { body: Some(&none), ..request };
-            (guarded.authorize(&request).await?, none.clone())
+        let (grant, bytes, body) = if !self.buffers(guarded) {
+            (guarded.authorize(&guarded.request).await?, None, LayerBody::streamed(body))
+        } else if body.is_end_stream() {
+            let request = pipeline::Request { body: Some(&none), ..guarded.request };
+            (guarded.authorize(&request).await?, Some(none.clone()), LayerBody::full(none.clone()))
         } else {
-            let limits = guarded
-                .action
-                .rule()
-                .map_or(self.body_limits, |rule| self.body_limits.of_resource(&rule.resource));
-            // The part of one client cannot be told if its address is unknown.
-            let client = Some(request.client).filter(|client| *client != UNKNOWN);
-            let account = self.gate.buffers().account(client);
-            let read =
-                async |standing| hold_body(body, &limits, Some(account.open(standing))).await;
-            guarded.authorize_with_body(read).await?
+            let read = async |standing| self.hold(guarded, body, standing).await;
+            let (grant, bytes) = guarded.authorize_with_body(read).await?;
+            (grant, Some(bytes.clone()), LayerBody::full(bytes))
         };
-        let request = pipeline::Request { body: Some(&bytes), ..request };
+        let request = pipeline::Request { body: bytes.as_ref(), ..guarded.request };
         let changes = guarded.response_changes(&request, &grant);
-        Ok((CallerIdentity::new(grant.identity()), LayerBody::full(bytes.clone()), changes))
+        let decision = Some(Arc::new(EarlierDecision::new(&grant, None)));
+        let identity = Identity::new(grant.identity(), request.client);
+        Ok(Authorized { identity, body, changes, decision })
+    }
+
+    /// Narrows the decision of an outer guard.
+    async fn narrow<'a, B>(
+        &self,
+        guarded: &GuardedRequest<'a, '_>,
+        earlier: &Decided,
+        decision: &EarlierDecision,
+        body: B,
+    ) -> Result<Authorized<'a, B>, Denial>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let (bytes, body) = if self.buffers(guarded) {
+            // The outer guard may have admitted an anonymous request.
+            let bytes = self.hold(guarded, body, Standing::Unknown).await?.bytes;
+            guarded.context.provide_body(&bytes);
+            (Some(bytes.clone()), LayerBody::full(bytes))
+        } else {
+            (None, LayerBody::streamed(body))
+        };
+        let request = pipeline::Request { body: bytes.as_ref(), ..guarded.request };
+        let (gate, context) = (guarded.gate, guarded.context);
+        let (grant, more) = gate.narrow(context, &request, &guarded.action, decision).await?;
+        let mut changes = guarded.changes_without_hooks(&grant);
+        if let Some(quota) = more {
+            earlier.quota.lock().add(quota);
+            changes.hooks = gate.resource_response_hooks(context, &request, &grant);
+        }
+        let decision = Some(Arc::new(EarlierDecision::new(&grant, Some(decision))));
+        let identity = Identity::new(grant.identity(), request.client);
+        Ok(Authorized { identity, body, changes, decision })
+    }
+
+    /// Whether the whole body is read.
+    fn buffers(&self, guarded: &GuardedRequest<'_, '_>) -> bool {
+        self.buffers_body || guarded.buffers_body()
+    }
+
+    /// Reads the whole body, within the budgets of the gate and of the client.
+    async fn hold<B>(
+        &self,
+        guarded: &GuardedRequest<'_, '_>,
+        body: B,
+        standing: Standing,
+    ) -> Result<HeldBody, Denial>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let limits = guarded
+            .action
+            .rule()
+            .map_or(self.body_limits, |rule| self.body_limits.of_resource(&rule.resource));
+        // The part of one client cannot be told if its address is unknown.
+        let client = Some(guarded.request.client).filter(|client| *client != Client::UNKNOWN);
+        let account = self.gate.buffers().account(client);
+        hold_body(body, &limits, Some(account.open(standing))).await
     }
 
     /// Removes the client's header fields that a service could mistake for identity fields, or with

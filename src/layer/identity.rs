@@ -1,19 +1,27 @@
 //! The identity of a caller, as an extension of the request for the service behind the layer.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
-use crate::{model::KeyId, pipeline, scripting::PermissionCheck};
+use crate::{
+    model::{Actor, KeyId},
+    pipeline,
+    scripting::PermissionCheck,
+};
 
 /// The identity of the caller: an extension of each allowed request. The identity does not change
 /// after the decision. Cheap to clone.
 #[derive(Clone)]
-pub struct CallerIdentity(Arc<Facts>);
+pub struct Identity(Arc<Facts>);
 
 struct Facts {
     /// `None` means anonymous.
     user: Option<KnownUser>,
     roles: Vec<String>,
     scopes: Option<Vec<String>>,
+    /// The permissions that the credential is restricted to, also those that the user lacks.
+    all_scopes: Option<Vec<String>>,
+    is_admin: bool,
+    client: IpAddr,
     allows: PermissionCheck,
 }
 
@@ -24,8 +32,8 @@ struct KnownUser {
     application: Option<String>,
 }
 
-impl CallerIdentity {
-    pub(super) fn new(identity: &pipeline::Identity<'_>) -> Self {
+impl Identity {
+    pub(super) fn new(identity: &pipeline::Identity<'_>, client: IpAddr) -> Self {
         let user = identity.uid().map(|uid| KnownUser {
             uid,
             name: identity.name().unwrap_or_default().to_owned(),
@@ -34,7 +42,15 @@ impl CallerIdentity {
         });
         let roles = identity.roles().to_vec();
         let scopes = identity.granted_scopes();
-        Self(Arc::new(Facts { user, roles, scopes, allows: identity.allows() }))
+        Self(Arc::new(Facts {
+            user,
+            roles,
+            scopes,
+            all_scopes: identity.scopes().map(<[String]>::to_vec),
+            is_admin: identity.is_admin(),
+            client: client.to_canonical(),
+            allows: identity.allows(),
+        }))
     }
 
     /// Whether the request is anonymous.
@@ -75,14 +91,43 @@ impl CallerIdentity {
         self.0.user.as_ref()?.application.as_deref()
     }
 
+    /// The address of the client. Unspecified if the program does not know its clients.
+    pub fn client(&self) -> IpAddr {
+        self.0.client
+    }
+
+    pub(crate) fn all_scopes(&self) -> Option<&[String]> {
+        self.0.all_scopes.as_deref()
+    }
+
+    /// Whether the user is an administrator, and the credential has no scopes.
+    pub(crate) fn is_admin(&self) -> bool {
+        self.0.is_admin
+    }
+
     /// Whether a role grants this permission, and the scopes of the key include it.
     pub fn has(&self, permission: &str) -> bool {
         (self.0.allows)(permission)
     }
 }
 
-impl fmt::Debug for CallerIdentity {
+impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CallerIdentity({:?}, key {:?})", self.uid(), self.key())
+        write!(f, "Identity({:?}, key {:?})", self.uid(), self.key())
+    }
+}
+
+/// The actor of the audit trail for changes on behalf of the caller.
+impl From<&Identity> for Actor {
+    fn from(identity: &Identity) -> Self {
+        let client = identity.client();
+        let Some(user) = &identity.0.user else { return Self::Anonymous { client } };
+        Self::User {
+            uid: user.uid,
+            name: user.name.clone(),
+            key: user.key,
+            application: user.application.clone().unwrap_or_default(),
+            client,
+        }
     }
 }

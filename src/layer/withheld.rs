@@ -3,8 +3,9 @@
 
 use std::borrow::Cow;
 
-use ::http::{HeaderMap, HeaderName, HeaderValue, Uri, request::Parts, uri::PathAndQuery};
+use ::http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
 
+use super::target::with_query;
 use crate::pipeline::CredentialRemoval;
 
 /// An extension of the request that only layers can read.
@@ -64,6 +65,13 @@ pub(super) fn withhold(parts: &mut Parts, removal: &CredentialRemoval<'_>) {
         && let Some(uri) = with_query(&parts.uri, after.as_deref())
     {
         parts.uri = uri;
+        // axum keeps a copy of the target, with the query.
+        #[cfg(feature = "axum")]
+        if let Some(original) = parts.extensions.get_mut::<axum::extract::OriginalUri>()
+            && let Some(uri) = with_query(&original.0, after.as_deref())
+        {
+            original.0 = uri;
+        }
         withheld.query = Some([before, after]);
     }
     parts.extensions.insert(withheld);
@@ -71,16 +79,4 @@ pub(super) fn withhold(parts: &mut Parts, removal: &CredentialRemoval<'_>) {
 
 fn values(headers: &HeaderMap, name: &HeaderName) -> Vec<HeaderValue> {
     headers.get_all(name).iter().cloned().collect()
-}
-
-/// The request target with its query replaced. `None` cannot happen: the new query consists of
-/// parts of an old query.
-fn with_query(uri: &Uri, query: Option<&str>) -> Option<Uri> {
-    let target = match query {
-        Some(query) => format!("{}?{query}", uri.path()),
-        None => uri.path().to_owned(),
-    };
-    let mut parts = uri.clone().into_parts();
-    parts.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
-    Uri::from_parts(parts).ok()
 }

@@ -117,6 +117,12 @@ impl Counters {
         (self.0.failures.limits().clone(), self.0.denials.limits())
     }
 
+    /// Whether a failure limit counts by the client's address.
+    pub fn counts_failures(&self) -> bool {
+        let limits = self.0.failures.limits();
+        limits.passwords > 0 || limits.passwords_per_address > 0 || limits.per_address > 0
+    }
+
     /// Counts a denied request.
     pub fn denied(&self, denial: DeniedRequest<'_>) {
         self.0.denials.count(denial, self.now());

@@ -108,6 +108,18 @@ pub enum FailureKind {
 pub struct RetryAfter(pub u64);
 
 impl FailureLimits {
+    /// The limits that the server has by default.
+    pub fn usual() -> Self {
+        Self {
+            seconds: 900,
+            passwords: 5,
+            passwords_per_address: 20,
+            per_address: 100,
+            exempt: Vec::new(),
+            entries: 65_536,
+        }
+    }
+
     /// No limits.
     pub fn none() -> Self {
         Self {

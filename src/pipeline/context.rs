@@ -202,4 +202,21 @@ impl RequestContext {
         let late_body = self.late_body.get().map(|late| &**late);
         Some(HookScripts { scripts, request: self.script_request(request), late_body })
     }
+
+    /// The script of the resource, if it defines this hook function. For a request whose
+    /// `hooks.rhai` has run already.
+    pub(super) fn resource_hooks(
+        &self,
+        function: Function,
+        request: &Request<'_>,
+        rule: Option<&Rule>,
+    ) -> Option<HookScripts<'_>> {
+        if !self.scripts.is_hooked(function) || !request.face.has_hooks() {
+            return None;
+        }
+        let script = self.scripts.resource_hook(function, &rule?.resource.id)?;
+        let late_body = self.late_body.get().map(|late| &**late);
+        let request = self.script_request(request);
+        Some(HookScripts { scripts: [Some(script), None], request, late_body })
+    }
 }

@@ -91,6 +91,16 @@ pub async fn read<'a>(
     if let Some(hooks) = context.hooks(Function::OnRequest, request, action.rule()) {
         Box::pin(hooks.on_request()).await?;
     }
+    read_credential(gate, context, request, action).await
+}
+
+/// [`read`] for a request whose `on_request` hooks have run.
+pub(super) async fn read_credential<'a>(
+    gate: &Gate,
+    context: &'a RequestContext,
+    request: &Request<'a>,
+    action: &Action<'a>,
+) -> Result<Presented<'a>, Denial> {
     let application = match listing_rule(action) {
         Some(rule) => match choose_listed(context, request, rule)? {
             Choice::Application(application) => Some(application),

@@ -53,6 +53,20 @@ pub(super) fn consume(
     Ok(quota)
 }
 
+/// Consumes one request from the limit of a resource, for a request that has consumed one from the
+/// limits of its key, user and application already.
+///
+/// # Errors
+/// The limit is used up.
+pub(super) fn consume_of_resource(
+    context: &RequestContext,
+    request: &Request<'_>,
+    rule: Option<&Rule>,
+) -> Result<Quota, Denial> {
+    let bounds = rule.and_then(|rule| rule.bounds.as_ref());
+    take_from_all([None, None, None, bounds], context, request)
+}
+
 /// Counts the use of the key and of the user's credits in memory. A background task writes the
 /// counts to the store later.
 fn count_use(context: &RequestContext, identity: &Identity<'_>) {
@@ -133,6 +147,28 @@ impl Quota {
     pub fn write(&self, headers: &mut HeaderMap) {
         if !self.0.is_empty() {
             write_fields(&self.0, headers);
+        }
+    }
+
+    /// Adds the limits from which a guard behind this one has consumed.
+    pub(crate) fn add(&mut self, more: Self) {
+        self.0.extend(more.0);
+    }
+
+    /// Adds the limits to the header fields of a denial of Keyward, so that each field stays one
+    /// list.
+    pub(crate) fn write_into_denial(&self, headers: &mut HeaderMap) {
+        if self.0.is_empty() {
+            return;
+        }
+        let denied = [RATELIMIT_POLICY, RATELIMIT].map(|name| (headers.remove(&name), name));
+        write_fields(&self.0, headers);
+        for (value, name) in denied {
+            let (Some(value), Some(own)) = (value, headers.get(&name)) else { continue };
+            let joined = [own.as_bytes(), b", ", value.as_bytes()].concat();
+            if let Ok(joined) = HeaderValue::try_from(joined) {
+                headers.insert(name, joined);
+            }
         }
     }
 

@@ -119,6 +119,7 @@ pub use failures::{
 pub use header::{AUTH_METHOD, Presented};
 pub use limits::Quota;
 pub use lookup::Candidate;
+pub(crate) use permit::EarlierDecision;
 pub use permit::Grant;
 pub(crate) use preflight::{Preflight, may_pass as may_pass_preflight};
 pub use request::{Action, Anonymous, EntryRules, Face, Request};
@@ -193,6 +194,16 @@ impl Gate {
     /// The budget of the request bodies that are in memory.
     pub(crate) fn buffers(&self) -> &Buffers {
         self.0.accounts.buffers()
+    }
+
+    /// Whether both gates decide with the records of one [`Accounts`].
+    pub(crate) fn shares_records(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0.directory, &other.0.directory)
+    }
+
+    /// The accounts whose credentials this gate checks.
+    pub fn accounts(&self) -> &Accounts {
+        &self.0.accounts
     }
 
     /// A snapshot of policy and scripts for the next request.

@@ -32,6 +32,17 @@ impl ScriptError {
         Self { file: file.to_owned(), line: None, column: None, message, source: None }
     }
 
+    /// An error that concerns a whole folder.
+    pub fn of_folder(folder: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            file: folder.into(),
+            line: None,
+            column: None,
+            message: message.into(),
+            source: None,
+        }
+    }
+
     /// A missing file that a record refers to.
     pub fn missing(file: impl Into<String>, needed_by: &str) -> Self {
         let file = file.into();

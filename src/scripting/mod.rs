@@ -71,7 +71,9 @@ pub use error::ScriptError;
 pub use fault::{Fault, ScriptRefusal};
 pub use library::reference::{definitions, reference};
 pub use limits::ScriptLimits;
-pub use loading::{LoadSummary, ScriptProblem, ScriptTables, Scripts, watch::watch};
+#[cfg(feature = "watch")]
+pub use loading::watch::watch;
+pub use loading::{LoadSummary, ScriptProblem, ScriptTables, Scripts};
 pub use runtime::{
     context::Secrets,
     outbox::RequestedWebhook,

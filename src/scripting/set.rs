@@ -71,6 +71,11 @@ impl ScriptSet {
         self.hooks.iter().chain(resource).filter(move |script| script.defines(function))
     }
 
+    /// The script of a resource, if it defines this hook function.
+    pub fn resource_hook(&self, function: Function, resource: &str) -> Option<&Script> {
+        self.resources.get(resource).filter(|script| script.defines(function))
+    }
+
     /// The user attributes that authentication scripts take for credentials, as declared by `const
     /// CREDENTIAL_ATTRIBUTES`. Changing such an attribute is like setting a password.
     pub fn credential_attributes(&self) -> &BTreeSet<String> {

@@ -101,7 +101,8 @@ pub struct Batch {
     pub expects: Vec<Expect>,
     /// The writes, in order: the last write to a record counts.
     pub writes: Vec<Write>,
-    /// Entries for the audit trail, which are written with the batch. `None` means no entries.
+    /// Entries for the audit trail, which are written with the batch: [`audit_log::writes`] turns
+    /// them into writes. `None` means no entries.
     pub audit: Option<audit_log::AuditAppend>,
 }
 
@@ -282,13 +283,29 @@ pub trait Snapshot: Sync {
 
 /// A storage engine.
 ///
-/// The contract, which one test suite checks for every engine:
+/// The contract, which one test suite checks for every engine (`keyward::testing` has it for the
+/// engines of programs):
 /// - A batch is written completely or not at all, and only if each of its expectations is met at
-///   the time of the write.
+///   the time of the write ([`Expected::is_met_by`]).
 /// - Batches are written one after another. The sequence grows by one with each batch.
+/// - A batch with entries for the audit trail ([`Batch::audit`]) also has the writes that
+///   [`audit_log::writes`] returns. The engine calls it after it has checked the expectations, with
+///   the records as the batches before have left them, and no other batch comes in between. These
+///   writes belong to the batch: they are written with it, and subscribers receive them. An engine
+///   that leaves them out loses the audit trail, which the next verification reports.
+/// - Records are bytes. The engine keeps each byte as it is, and never formats JSON anew: the audit
+///   trail is a chain of digests of these bytes.
+/// - All tables of [`Table::ALL`] are kept. [`Table::Meta`] holds the marks of the trail's
+///   beginning and end, the fingerprint of the pepper, and the newest time.
 /// - [`commit`](Store::commit) completes successfully only after the batch is durable (it survives
 ///   a power cut, if the engine keeps records on a disk) *and* every subscriber has received it.
+///   Nobody sees a batch before it is durable: neither a reader nor a subscriber.
 /// - Each record carries the sequence of the commit that last wrote it.
+/// - After a write that failed half-way, the engine refuses further writes, and
+///   [`fault`](Store::fault) says why.
+/// - An engine may keep a [`RecordDigest`] with each commit, so that lost or older records are
+///   found when they are loaded ([`Snapshot::verify_loaded`]) and by [`verify`](Store::verify).
+///   Without a digest, only the audit trail is protected.
 pub trait Store: Send + Sync + 'static {
     /// Reads one record. `None` means that it does not exist.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Stored>, StoreError>;

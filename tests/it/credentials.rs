@@ -4,7 +4,7 @@
 
 mod challenge;
 mod choice;
-mod fixture;
+pub mod fixture;
 mod identity;
 mod program;
 mod removal;

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http_body_util::Full;
 use keyward::{
-    Layer,
+    ClientSource, GuardLayer,
     accounts::AuditOrder,
     limits::{DenialLimits, DenialLogging, SummaryDue},
     pipeline::{self, Gate},
@@ -159,7 +159,8 @@ async fn the_layer_records_denials_like_the_servers() {
     let fixture = Fixture::new().await;
     let limits = DenialLimits { logging: DenialLogging::All, per_day: 100 };
     let accounts = fixture.accounts.clone().with_denials(limits);
-    let layer = Layer::new(Gate::new(&accounts, 4096)).requires("read");
+    let layer =
+        GuardLayer::new(Gate::new(&accounts, 4096), ClientSource::unknown()).requires("read");
     let request = |credential: &str| {
         let request = http::Request::get("/").header("api-key", credential);
         request.body(Full::<Bytes>::default()).unwrap()

@@ -6,10 +6,9 @@ use axum::{Router, body::Body};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::Request;
 use http_body_util::BodyExt as _;
-use keyward::{
-    accounts::{Accounts, NewKey, Passwords},
-    model::Actor,
-};
+use keyward::{Accounts, Actor, ClientSource, KeyId, NewKey, Passwords};
+
+use crate::embedded_keyward::reopened;
 use tower::ServiceExt as _;
 
 #[allow(dead_code, reason = "the test does not call the example's main")]
@@ -17,7 +16,7 @@ use tower::ServiceExt as _;
 mod appliance;
 #[allow(dead_code, reason = "the test does not call the example's main")]
 #[path = "../../examples/custom_store.rs"]
-mod custom_store;
+pub mod custom_store;
 
 /// Sends a request to an example, and returns the status and body of the response.
 async fn send(app: &Router, method: &str, path: &str, credential: &str) -> (u16, String) {
@@ -34,25 +33,40 @@ async fn send(app: &Router, method: &str, path: &str, credential: &str) -> (u16,
 #[tokio::test(flavor = "multi_thread")]
 async fn the_appliance_example_keeps_its_users_and_applies_the_owners_script() {
     let folder = tempfile::tempdir().unwrap();
-    let accounts = appliance::open(folder.path()).unwrap();
-    let first = accounts.first_start().await.unwrap().unwrap();
+    // The requests of this test have no connection.
+    let open_now = async || {
+        let client = ClientSource::from_fn(|_| Some([127, 0, 0, 1].into()));
+        appliance::open(folder.path(), client).await
+    };
+    let open = async || reopened(&open_now).await;
+    let keyward = open().await;
+    let first = keyward.first_start().unwrap();
     let credential = STANDARD.encode(format!("{}:{}", first.username, first.key.expose()));
-    let app = appliance::app(&accounts);
+    let app = appliance::app(&keyward);
     assert_eq!(send(&app, "GET", "/valves/main", "").await.0, 401);
     assert_eq!(send(&app, "GET", "/valves/main", &credential).await, (200, "open\n".into()));
     let (status, body) = send(&app, "POST", "/valves/main", &credential).await;
     assert!(status == 403 && body.contains("SEALED"), "{status} {body}");
     let turned = (200, "Turned by admin.\n".to_owned());
     assert_eq!(send(&app, "POST", "/valves/side", &credential).await, turned);
+    // The key page issues a key to the caller.
+    let (status, text) = send(&app, "POST", "/keys", &credential).await;
+    assert_eq!(status, 200, "{text}");
+    let issued = STANDARD.encode(format!("admin:{}", text.trim_end()));
+    assert_eq!(send(&app, "GET", "/valves/side", &issued).await.0, 200);
 
-    // After a restart the same key works, and the script that the owner has written applies.
-    drop((app, accounts));
+    // After a restart the same key works, the script that the owner has written applies, and the
+    // uses of the key are counted.
+    drop(app);
+    let key = KeyId::parse(&first.key.expose()[3..11]).unwrap();
+    keyward.stop().await;
     let policy =
         r#"fn on_request(req) { if req.method == "POST" { deny(403, "CLOSED", "At night."); } }"#;
     std::fs::write(folder.path().join("scripts/hooks.rhai"), policy).unwrap();
-    let accounts = appliance::open(folder.path()).unwrap();
-    assert!(accounts.first_start().await.unwrap().is_none());
-    let app = appliance::app(&accounts);
+    let keyward = open().await;
+    assert!(keyward.first_start().is_none());
+    assert_eq!(keyward.accounts().usage_of(key).unwrap().map(|used| used.times), Some(3));
+    let app = appliance::app(&keyward);
     assert_eq!(send(&app, "GET", "/valves/side", &credential).await.0, 200);
     assert_eq!(send(&app, "POST", "/valves/side", &credential).await.0, 403);
 }

@@ -7,6 +7,7 @@ pub mod fixture;
 mod hosts;
 mod methods;
 mod paths;
+mod places;
 mod records;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
@@ -16,7 +17,7 @@ use corpus::{TestRequest, client_view, corpus, exchange, verdict};
 use fixture::{Fixture, TIMEOUT, send_through};
 use http::Method;
 use keyward::{
-    Layer,
+    ClientSource, GuardLayer,
     handlers::{BodyLimits, Handlers},
     model::Handler,
     server::{BoundSocket, ConnectionLimits, Public, Service, Verify, serve},
@@ -154,8 +155,8 @@ async fn every_face_reaches_the_same_verdict() {
     let fixture = Fixture::new().await;
     let (address, verify) = listen(&fixture).await;
 
-    let layer = Layer::new(fixture.gate.clone()).rewriting_paths();
-    let without_rewriting = Layer::new(fixture.gate.clone());
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown()).rewriting_paths();
+    let without_rewriting = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown());
     let (mut statuses, corpus) = (BTreeMap::<u16, usize>::new(), corpus(&fixture).await);
     let mut verdicts = Vec::new();
     for request in &corpus {

@@ -43,6 +43,11 @@ const FOLDERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "testing",
+        &["embedding", "layer", "pipeline", "accounts", "scripting", "store", "limits", "model"],
+    ),
+    ("embedding", &["layer", "pipeline", "accounts", "scripting", "store", "limits", "model"]),
+    (
         "server",
         &[
             "http",

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use http_body_util::Full;
 use keyward::{
-    Layer,
+    ClientSource, GuardLayer,
     accounts::{AccountError, NewKey},
     handlers::BodyLimits,
     layer::ClientAddress,
@@ -23,7 +23,7 @@ use crate::faces::{
 #[tokio::test]
 async fn service_gets_the_identity_and_no_forged_header_fields() {
     let fixture = Fixture::new().await;
-    let layer = Layer::new(fixture.gate.clone()).rewriting_paths();
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown()).rewriting_paths();
     let forged = [
         ("api-key", fixture.ada.as_str()),
         ("x-keyward-user", "root"),
@@ -51,10 +51,10 @@ async fn service_gets_the_identity_and_no_forged_header_fields() {
 #[tokio::test]
 async fn layer_without_resources_uses_its_own_requirements() {
     let fixture = Fixture::new().await;
-    let any_user = Layer::new(fixture.gate.clone()).requires_user();
-    let reader = Layer::new(fixture.gate.clone()).requires("read");
+    let any_user = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown()).requires_user();
+    let reader = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown()).requires("read");
     let reader_and_writer = reader.clone().requires("write");
-    let anyone = Layer::new(fixture.gate.clone()).admits_anyone();
+    let anyone = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown()).admits_anyone();
     let anyone_with_read = anyone.clone().requires("read");
     for (layer, credential, status) in [
         (&any_user, "", 401),
@@ -101,8 +101,10 @@ async fn path_that_is_not_normalized_does_not_reach_a_route() {
     // The path as it is sent has the route of a protected resource, but the normalized path belongs
     // to an open resource.
     let routes = || Router::new().route("/orders/{*rest}", get(async || "orders"));
-    let inside = routes().layer(Layer::new(fixture.gate.clone()));
-    let outside = Layer::new(fixture.gate.clone()).rewriting_paths().layer(routes());
+    let inside = routes().layer(GuardLayer::new(fixture.gate.clone(), ClientSource::unknown()));
+    let outside = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown())
+        .rewriting_paths()
+        .layer(routes());
     let traversal = || {
         let request = Request::get("/orders/../news").header("host", "api.example");
         request.body(axum::body::Body::empty()).unwrap()
@@ -118,15 +120,16 @@ async fn network_bound_keys_need_a_client_address() {
     let fixture = Fixture::new().await;
     let key = NewKey { networks: vec!["203.0.113.0/24".parse().unwrap()], ..NewKey::default() };
     let eve = user(&fixture.accounts, "eve", &[], key).await;
-    let layer = Layer::new(fixture.gate.clone()).requires_user();
+    let new = |client| GuardLayer::new(fixture.gate.clone(), client).requires_user();
+    let (layer, unknown) = (new(ClientSource::extension()), new(ClientSource::unknown()));
     let peer: SocketAddr = "203.0.113.9:1".parse().unwrap();
     let with_client =
-        layer.clone().client_from(|parts| Some(parts.extensions.get::<SocketAddr>()?.ip()));
+        new(ClientSource::from_fn(|parts| Some(parts.extensions.get::<SocketAddr>()?.ip())));
     let request = || {
         let request = Request::get("/").header("api-key", &eve);
         request.body(Full::<Bytes>::default()).unwrap()
     };
-    assert_eq!(send_through(&layer, request()).await.0.status(), 401);
+    assert_eq!(send_through(&unknown, request()).await.0.status(), 401);
     for (layer, address, status) in [(&layer, "203.0.113.9", 200), (&layer, "127.0.0.1", 401)] {
         let mut request = request();
         request.extensions_mut().insert(ClientAddress(address.parse::<IpAddr>().unwrap()));
@@ -143,7 +146,7 @@ async fn rate_limit_is_enforced_and_reported_without_resources() {
     let rate_limit = RateLimit::parse("rate_limit", "1/1h").ok();
     let key = NewKey { rate_limit, ..NewKey::default() };
     let eve = user(&fixture.accounts, "eve", &[], key).await;
-    let layer = Layer::new(fixture.gate.clone()).requires_user();
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown()).requires_user();
     let request = || {
         let request = Request::get("/").header("api-key", &eve);
         request.body(Full::<Bytes>::default()).unwrap()
@@ -160,7 +163,7 @@ async fn rate_limit_is_enforced_and_reported_without_resources() {
 async fn body_limit_applies_to_buffered_bodies_only() {
     let fixture = Fixture::new().await;
     let limits = BodyLimits { bytes: 4, read: TIMEOUT };
-    let layer = Layer::new(fixture.gate.clone()).body_limits(limits);
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown()).body_limits(limits);
     for (path, status) in [("/buffered", 413), ("/orders/7", 200)] {
         let request = TestRequest::new(Method::POST, path, &[("api-key", &fixture.ada)]);
         let (response, _) =
@@ -204,7 +207,7 @@ async fn client_is_the_one_that_a_trusted_proxy_reports() {
     let networks = vec!["203.0.113.0/24".parse().unwrap()];
     let key = NewKey { networks, ..NewKey::default() };
     let bound = user(&fixture.accounts, "bound", &["reader"], key).await;
-    let layer = Layer::new(fixture.gate.clone());
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::extension());
     let trusting = layer.clone().trusting_proxies(["127.0.0.0/8".parse().unwrap()]);
     for (layer, peer, name, value, status) in [
         (&trusting, "127.0.0.1", "x-forwarded-for", "203.0.113.7", 200),

@@ -17,7 +17,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body, Frame};
 use keyward::{
-    Layer,
+    ClientSource, GuardLayer,
     layer::ClientAddress,
     limits::BufferLimits,
     model::{Actor, Resource},
@@ -67,7 +67,7 @@ async fn fixture() -> Fixture {
 
 /// Sends a body of this many pieces. Returns the status, the number of pieces that were taken, and
 /// the length of the body that the service got.
-async fn send(layer: &Layer, credential: &str, pieces: usize) -> (u16, usize, usize) {
+async fn send(layer: &GuardLayer, credential: &str, pieces: usize) -> (u16, usize, usize) {
     let taken = Arc::new(AtomicUsize::new(0));
     let mut request = Request::post("/plain").header("host", "a");
     if !credential.is_empty() {
@@ -89,7 +89,7 @@ async fn send(layer: &Layer, credential: &str, pieces: usize) -> (u16, usize, us
 #[tokio::test]
 async fn layer_takes_no_piece_of_a_body_before_the_credential_was_right() {
     let fixture = fixture().await;
-    let layer = Layer::new(fixture.gate.clone());
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown());
     assert_eq!(send(&layer, "", 3).await, (401, 0, 0));
     assert_eq!(send(&layer, "!", 3).await, (401, 0, 0));
     assert_eq!(send(&layer, &fixture.ada, 3).await, (200, 3, 3 * PIECE));
@@ -100,7 +100,7 @@ async fn layer_holds_at_most_the_budget() {
     let fixture = fixture().await;
     let limits = BufferLimits { bytes: 40 * PIECE, unauthenticated_bytes: 40 * PIECE };
     let accounts = fixture.accounts.clone().with_buffers(limits);
-    let layer = Layer::new(Gate::new(&accounts, 4096));
+    let layer = GuardLayer::new(Gate::new(&accounts, 4096), ClientSource::unknown());
     assert_eq!(send(&layer, &fixture.ada, 5).await, (200, 5, 5 * PIECE));
     let (status, taken, _) = send(&layer, &fixture.ada, 100).await;
     assert_eq!((status, taken), (413, 11), "one client has a quarter");

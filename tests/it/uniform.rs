@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Request;
 use http_body_util::Full;
 use keyward::{
-    Layer,
+    ClientSource, GuardLayer,
     accounts::AccountError,
     model::{Actor, Application, Detail, Entropy, KeyText},
 };
@@ -20,7 +20,7 @@ use crate::{
 
 /// The time until the response, and the status of the response. The tests pause tokio's clock, so
 /// time passes only while a response waits for the timer.
-async fn time_and_status(layer: &Layer, credential: &str) -> (Duration, u16) {
+async fn time_and_status(layer: &GuardLayer, credential: &str) -> (Duration, u16) {
     let request = Request::get("/").header("api-key", credential).body(Full::default()).unwrap();
     let started = Instant::now();
     let (response, _) = send_through(layer, request).await;
@@ -39,7 +39,7 @@ async fn set_detail(fixture: &Fixture, detail: Detail) {
 async fn every_uniform_denial_waits_for_the_next_tick() {
     let fixture = Fixture::new().await;
     let [expired, network_bound, _, _, revoked, blocked] = fixture.restricted_credentials().await;
-    let layer = Layer::new(fixture.gate.clone()).requires_user();
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown()).requires_user();
     let unissued = KeyText::generate("kw", &Entropy::seeded(99)).text;
     let unissued = unissued.expose();
     let denied = [

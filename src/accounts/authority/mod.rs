@@ -5,6 +5,7 @@
 //! and a program that embeds Keyward cannot differ. A [`Writer`](super::Writer) applies them.
 
 mod applications;
+mod in_force;
 mod keys;
 mod resources;
 mod roles;
@@ -18,7 +19,7 @@ pub(super) use resources::delete_resource_owner;
 use super::{AccountError, Accounts};
 use crate::{
     directory::CachedKey,
-    model::{Actor, Timestamp},
+    model::{Actor, KeyId, Timestamp},
 };
 
 /// The words for a bound credential in messages.
@@ -43,6 +44,8 @@ struct UserAuthority {
     /// Whether the request was verified to be an administrator's.
     is_admin: bool,
     credential: Credential,
+    /// The id of the key. `None` means a credential without a key.
+    key: Option<KeyId>,
     /// The permissions that a script restricted the credential to.
     scopes: Option<Vec<String>>,
     /// Whether the request proved the user's current password.
@@ -77,6 +80,7 @@ impl Authority {
                     application: application.clone(),
                     is_admin,
                     credential,
+                    key: *key,
                     scopes: None,
                     has_proved_password: false,
                 })
@@ -108,6 +112,7 @@ impl Authority {
                 Credential::Key(key) => Credential::Key(key.clone()),
                 Credential::DeletedKey => Credential::DeletedKey,
             },
+            key: user.key,
             scopes: user.scopes.clone(),
             has_proved_password: true,
         })))

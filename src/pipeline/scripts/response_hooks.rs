@@ -63,6 +63,19 @@ impl Gate {
         let (identity, client) = (script_views::identity(grant.identity()), request.client);
         Some(ResponseHooks { hooks, identity, context, client })
     }
+
+    /// [`Gate::response_hooks`] of the resource's script only, for a response that passes the hooks
+    /// of `hooks.rhai` elsewhere.
+    pub(crate) fn resource_response_hooks<'a>(
+        &self,
+        context: &'a RequestContext,
+        request: &Request<'_>,
+        grant: &Grant<'_>,
+    ) -> Option<ResponseHooks<'a>> {
+        let hooks = context.resource_hooks(Function::OnResponse, request, grant.rule())?;
+        let (identity, client) = (script_views::identity(grant.identity()), request.client);
+        Some(ResponseHooks { hooks, identity, context, client })
+    }
 }
 
 impl ResponseHooks<'_> {

@@ -130,6 +130,18 @@ pub(in crate::pipeline) fn resource(rule: &Rule, request: &Request<'_>) -> Resou
     })
 }
 
+/// A program without resources, as scripts see it: a resource with an empty id, which every path
+/// has.
+pub(in crate::pipeline) fn program(request: &Request<'_>) -> ResourceView {
+    ResourceView::new(ResourceParts {
+        id: String::new(),
+        handler: "program".to_owned(),
+        path: "/{*rest}".to_owned(),
+        host: None,
+        method: request.method.as_str().to_owned(),
+    })
+}
+
 /// The denial for a script's fault: the refusal that the script threw, or 503 without details.
 pub(in crate::pipeline) fn denial_of(
     phase: Phase,

@@ -40,12 +40,22 @@ pub struct TestGate;
 
 impl ScriptTestGate for TestGate {
     fn decide(&self, test: &TestRequest) -> Result<TestDecision, String> {
-        // The decision does no I/O, but background writes of the gate need a runtime.
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
-        let runtime = runtime
-            .map_err(|problem| format!("decide() could not start its runtime: {problem}"))?;
-        runtime.block_on(decide(test))
+        // A thread that runs tasks of a runtime must not start another runtime.
+        if tokio::runtime::Handle::try_current().is_err() {
+            return decide_here(test);
+        }
+        std::thread::scope(|scope| scope.spawn(|| decide_here(test)).join())
+            .unwrap_or_else(|_| Err("decide() panicked".into()))
     }
+}
+
+/// Decides in a runtime of its own. The decision does no I/O, but background writes of the gate
+/// need a runtime.
+fn decide_here(test: &TestRequest) -> Result<TestDecision, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime =
+        runtime.map_err(|problem| format!("decide() could not start its runtime: {problem}"))?;
+    runtime.block_on(decide(test))
 }
 
 async fn decide(test: &TestRequest) -> Result<TestDecision, String> {

@@ -9,7 +9,7 @@ use std::{
 use http::HeaderValue;
 
 use crate::{
-    directory::{CachedUser, CompiledApplication, RoleSet, RoleTable},
+    directory::{CachedUser, CompiledApplication, Policy, RoleSet, RoleTable},
     limits::Bounds,
     model::{KeyId, Role},
     scripting::{IdentityView, PermissionCheck},
@@ -34,6 +34,7 @@ struct AuthenticatedUser<'a> {
 }
 
 /// A user, and the restrictions of the credential.
+#[derive(Clone)]
 pub(super) struct VerifiedUser {
     pub user: Arc<CachedUser>,
     pub key: Option<KeyId>,
@@ -60,6 +61,37 @@ impl VerifiedUser {
             is_restricted: false,
             is_bound_to_networks: false,
         }
+    }
+}
+
+/// An identity apart from its request, for the guards behind the guard that has decided.
+pub(in crate::pipeline) struct KeptIdentity {
+    /// The user and the id of the application. `None` means an anonymous request.
+    authenticated: Option<(VerifiedUser, String)>,
+    script_view: OnceLock<IdentityView>,
+}
+
+impl KeptIdentity {
+    pub fn of(identity: &Identity<'_>) -> Self {
+        let keep = |AuthenticatedUser { user, application }: &AuthenticatedUser<'_>| {
+            (user.clone(), application.record.id.clone())
+        };
+        let authenticated = identity.authenticated.as_ref().map(keep);
+        Self { authenticated, script_view: identity.script_view.clone() }
+    }
+
+    /// The identity in the policy of its request. `None` means that the policy is another one.
+    pub fn restore<'a>(&self, policy: &'a Policy) -> Option<Identity<'a>> {
+        let role_table = &policy.roles;
+        let mut identity = match &self.authenticated {
+            None => Identity::anonymous(role_table),
+            Some((user, application)) => {
+                let application = policy.applications.get(application)?;
+                Identity::authenticated(user.clone(), application, role_table)
+            }
+        };
+        identity.script_view = self.script_view.clone();
+        Some(identity)
     }
 }
 

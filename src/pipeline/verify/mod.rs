@@ -10,6 +10,7 @@ use std::sync::Arc;
 use http::StatusCode;
 
 pub use identity::Identity;
+pub(super) use identity::KeptIdentity;
 
 use super::{
     Action, Candidate, Denial, Gate, Phase, Request, RequestContext,

@@ -5,6 +5,7 @@ mod digests;
 mod encodings;
 mod events;
 mod guards;
+#[cfg(feature = "jwt")]
 mod jwt;
 mod people;
 pub(super) mod reference;
@@ -63,6 +64,7 @@ pub(super) const SECTIONS: &[Section] = &[
         intro: "Digests are blobs. Print a digest with `hex()` or `base64_encode()`, and compare digests with `constant_time_eq()`.",
         module: digests::module,
     },
+    #[cfg(feature = "jwt")]
     Section {
         title: "JSON Web Tokens",
         intro: "The script chooses the algorithm. A token that names another algorithm is rejected.",

@@ -1,6 +1,7 @@
 //! Loads a folder of scripts, and replaces the current set when the folder changes.
 
 pub(super) mod source;
+#[cfg(feature = "watch")]
 pub(super) mod watch;
 
 use std::{

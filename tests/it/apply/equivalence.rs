@@ -5,7 +5,7 @@ use std::{os::unix::fs::PermissionsExt as _, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use keyward::{
-    Layer,
+    ClientSource, GuardLayer,
     accounts::{
         Accounts, DigestFormat, ImportDigest, KeyImport, KeyRow, LaterChanges, NewKey, Passwords,
         RotateOptions, UnknownUsers, restore,
@@ -22,7 +22,7 @@ use crate::faces::{
 };
 
 /// The response to each request of a corpus.
-async fn responses(layer: &Layer, corpus: &[TestRequest]) -> Vec<Value> {
+async fn responses(layer: &GuardLayer, corpus: &[TestRequest]) -> Vec<Value> {
     let mut all = Vec::with_capacity(corpus.len());
     for request in corpus {
         all.push(client_view(&send_through(layer, request.request()).await.0));
@@ -39,8 +39,8 @@ async fn assert_same_decisions(fixture: &Fixture, corpus: &[TestRequest], other:
     let rate_limited = corpus.iter().find(|request| {
         request.path == "/orders/7" && request.headers.iter().any(|(_, v)| v.starts_with(&prefix))
     });
-    let original = Layer::new(fixture.gate.clone());
-    let restored = Layer::new(fixture.gate_for(other));
+    let original = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown());
+    let restored = GuardLayer::new(fixture.gate_for(other), ClientSource::unknown());
     assert_eq!(send_through(&restored, rate_limited.unwrap().request()).await.0.status(), 200);
     let (original, restored) =
         (responses(&original, corpus).await, responses(&restored, corpus).await);

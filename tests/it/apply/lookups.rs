@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use keyward::{
-    Layer,
+    ClientSource, GuardLayer,
     accounts::{
         AccountError, Accounts, ImportDigest, KeyImport, KeyRow, NewKey, NewUser, UnknownUsers,
     },
@@ -24,7 +24,7 @@ const APPLICATIONS: &str = "[[applications]]\nid = \"plain\"\nname = \"P\"\ntype
 
 /// The status of the response to a request with these header fields.
 async fn status(accounts: &Accounts, headers: &[(&str, &str)]) -> u16 {
-    let layer = Layer::new(Gate::new(accounts, 4096)).requires_user();
+    let layer = GuardLayer::new(Gate::new(accounts, 4096), ClientSource::unknown()).requires_user();
     let mut request = Request::get("/");
     for (name, value) in headers {
         request = request.header(*name, *value);

@@ -5,7 +5,7 @@ use std::{fs, net::TcpListener, process::Command, thread, time::Duration};
 use bytes::Bytes;
 use http::{Method, Request as HttpRequest};
 use http_body_util::Full;
-use keyward::{Layer, accounts::NewKey};
+use keyward::{ClientSource, GuardLayer, accounts::NewKey};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -283,9 +283,9 @@ async fn responses_behind_the_layer_have_the_same_fields() {
     let fixture = fixture::Fixture::new().await;
     let network = NewKey { networks: vec!["0.0.0.0/0".parse().unwrap()], ..NewKey::default() };
     let bound = user(&fixture.accounts, "carl", &[], network).await;
-    let resources = Layer::new(fixture.gate.clone());
-    let users = Layer::new(fixture.gate.clone()).requires_user();
-    let anyone = Layer::new(fixture.gate.clone()).admits_anyone();
+    let resources = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown());
+    let users = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown()).requires_user();
+    let anyone = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown()).admits_anyone();
     for (layer, path, credential, private) in [
         (&resources, "/orders/7", &*fixture.ada, true),
         (&resources, "/orders/7", &*bound, true),

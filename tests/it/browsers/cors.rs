@@ -260,7 +260,7 @@ fn target_of_a_preflight_may_be_a_url() {
 #[tokio::test]
 async fn layer_treats_preflights_and_responses_like_the_server() {
     use keyward::{
-        Layer,
+        ClientSource, GuardLayer,
         accounts::AccountError,
         model::{Actor, Cors, Handler, PreflightMode, Resource},
     };
@@ -275,7 +275,7 @@ async fn layer_treats_preflights_and_responses_like_the_server() {
         fixture.accounts.as_actor(Actor::Program).change("orders", None, change).await.unwrap();
     };
     set(PreflightMode::Answer).await;
-    let layer = Layer::new(fixture.gate.clone());
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown());
     let send = async |method: &str, path: &str, fields: &[(&str, &str)]| {
         let mut request = http::Request::builder().method(method).uri(path).header("host", "a");
         for (name, value) in fields {

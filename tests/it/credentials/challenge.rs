@@ -2,7 +2,7 @@
 //! or its script looks for the credential.
 
 use http::Response;
-use keyward::Layer;
+use keyward::{ClientSource, GuardLayer};
 use serde_json::Value;
 
 use super::fixture::{Fixture, request, signature};
@@ -70,7 +70,7 @@ const MISSING: [(&str, &str, &str, &str); 7] = [
 #[tokio::test]
 async fn challenge_names_the_place_of_the_credential_in_every_face() {
     let fixture = Fixture::new().await;
-    let layer = Layer::new(fixture.gate.clone());
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown());
     for (id, challenge, code, description) in MISSING {
         let fields = [("AUTH-METHOD", id)];
         let expected = (401, code.to_owned(), description.to_owned());

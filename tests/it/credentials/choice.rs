@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use keyward::{
-    Layer,
+    ClientSource, GuardLayer,
     accounts::{AccountError, Accounts, Passwords},
     model::{Actor, Application, Clock, Entropy, Pepper},
     pipeline::Gate,
@@ -48,7 +48,7 @@ async fn credential_chooses_the_application_in_every_face() {
     let fixture = fixture().await;
     let bearer = format!("Bearer {}", fixture.key);
     let query = format!("/m/x?a&api%5Fkey={}", fixture.key);
-    let layer = Layer::new(fixture.gate.clone());
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown());
     for face in ["proxy", "verify", "layer"] {
         let (signed, created) = signature("/m/x", &format!("nonce-{face}"));
         for (application, target, fields) in [
@@ -88,7 +88,7 @@ async fn request_without_a_credential_gets_the_challenges_of_all_applications() 
     let fixture = fixture().await;
     let missing = "API key header is missing.".to_owned();
     let expected = (401, "MISSING_API_KEY_HEADER".to_owned(), missing);
-    let layer = Layer::new(fixture.gate.clone());
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown());
     for fields in [&[][..], &[("Authorization", "Digest x")], &[("X-Client", "ada")]] {
         let response = fixture.send("/m/x", fields).await;
         assert_eq!(
@@ -136,7 +136,7 @@ async fn request_with_two_credentials_is_ambiguous() {
     let fixture = fixture().await;
     let bearer = format!("Bearer {}", fixture.key);
     let query = format!("?api_key={}", fixture.key);
-    let layer = Layer::new(fixture.gate.clone());
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown());
     for (target, fields) in [
         (String::new(), vec![("API-KEY", fixture.ada.as_str()), ("Authorization", &bearer)]),
         (query.clone(), vec![("API-KEY", fixture.ada.as_str())]),
@@ -238,7 +238,7 @@ async fn deleted_application_of_the_list_fails_closed() {
     let store: Arc<_> = fixture.store.clone();
     let accounts =
         Accounts::with(store, pepper, Passwords::new(1), Clock::system(), entropy).unwrap();
-    let layer = Layer::new(Gate::new(&accounts, 4096));
+    let layer = GuardLayer::new(Gate::new(&accounts, 4096), ClientSource::unknown());
     for fields in [&[][..], &[("API-KEY", fixture.ada.as_str())]] {
         let (response, received) = send_through(&layer, request("/m/x", fields)).await;
         let (status, code, _) = error(&response);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, Uri};
 use http_body_util::Full;
 use keyward::{
-    Layer,
+    GuardLayer,
     accounts::{Accounts, NewKey, Passwords},
     handlers::{BodyLimits, Handlers},
     model::{Actor, Application, AuthType, Clock, Entropy, Pepper, Secret},
@@ -191,7 +191,7 @@ impl Fixture {
     }
 
     /// Sends a request through a layer, and returns the request that the service gets.
-    pub async fn through(&self, layer: &Layer, target: &str, fields: &[(&str, &str)]) -> Seen {
+    pub async fn through(&self, layer: &GuardLayer, target: &str, fields: &[(&str, &str)]) -> Seen {
         let (response, received) = send_through(layer, request(target, fields)).await;
         assert_eq!(response.status(), 200, "{target} {fields:?} {:?}", response.body());
         let (_, uri, headers, _) = received.lock().unwrap().pop().unwrap();

@@ -3,7 +3,7 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use keyward::{
-    Layer,
+    ClientSource, GuardLayer,
     accounts::{NewKey, NewUser},
     model::{ADMINISTRATOR, Actor, Role},
 };
@@ -48,7 +48,7 @@ const TOLD: [(Option<&[&str]>, &str, &str); 5] = [
 async fn key_with_scopes_tells_no_role_that_it_does_not_carry() {
     let fixture = Fixture::new().await;
     let credentials = credentials(&fixture, "Zoë", &TOLD.map(|(scopes, ..)| scopes)).await;
-    let layer = Layer::new(fixture.gate.clone());
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown());
     for (credential, (scopes, roles, told_scopes)) in credentials.iter().zip(TOLD) {
         let fields = [("API-KEY", credential.as_str())];
         let seen = fixture.proxied("/p/x", &fields).await;
@@ -175,7 +175,7 @@ async fn client_cannot_forge_or_drop_identity() {
 #[tokio::test]
 async fn service_behind_the_layer_gets_no_field_that_overrides_the_request() {
     let fixture = Fixture::new().await;
-    let layer = Layer::new(fixture.gate.clone()).requires_user();
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown()).requires_user();
     let forged = [
         ("API-KEY", fixture.ada.as_str()),
         ("X-Keyward-Scopes", "x"),

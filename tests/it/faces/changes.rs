@@ -3,7 +3,7 @@
 
 use http::Method;
 use keyward::{
-    Layer,
+    ClientSource, GuardLayer,
     accounts::{AccountError, NewKey},
     model::{Actor, Handler, Key, KeyId, User},
 };
@@ -61,7 +61,7 @@ async fn change(fixture: &Fixture, change: &str, uid: u64, key: KeyId) {
 async fn changes_apply_to_every_face_from_the_next_request() {
     let fixture = Fixture::new().await;
     let (address, verify) = listen(&fixture).await;
-    let layer = Layer::new(fixture.gate.clone());
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown());
     let upstream = upstream().await;
     let mut checked = 0;
     for handler in [Handler::Respond, Handler::Proxy, Handler::Decide] {

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use keyward::{
-    Layer,
+    ClientSource, GuardLayer,
     accounts::{AccountError, Accounts, NewKey, NewUser, Passwords},
-    layer::CallerIdentity,
+    layer::Identity,
     model::{Actor, Clock, Entropy, Handler, Pepper, RateLimit, Resource, Role, Timestamp, User},
     pipeline::Gate,
     scripting::{ScriptLimits, Secrets},
@@ -92,7 +92,7 @@ impl Fixture {
         let scoped = create("scoped", NewKey { scopes: Some(vec![]), ..NewKey::default() }).await;
         let rate_limit = RateLimit::parse("rate_limit", "1/1h").ok();
         let used_up = create("spent", NewKey { rate_limit, ..NewKey::default() }).await;
-        let layer = Layer::new(self.gate.clone()).requires_user();
+        let layer = GuardLayer::new(self.gate.clone(), ClientSource::unknown()).requires_user();
         let once = Request::get("/").header("api-key", &used_up).body(Full::default()).unwrap();
         assert_eq!(send_through(&layer, once).await.0.status(), 200);
 
@@ -170,20 +170,20 @@ fn resources() -> Vec<Resource> {
 }
 
 /// The requests that reached the service behind a layer.
-pub type Received = Arc<Mutex<Vec<(CallerIdentity, http::Uri, HeaderMap, Bytes)>>>;
+pub type Received = Arc<Mutex<Vec<(Identity, http::Uri, HeaderMap, Bytes)>>>;
 
 /// Sends a request through a layer to a service that responds with `in`.
 pub async fn send_through(
-    layer: &Layer,
+    layer: &GuardLayer,
     request: Request<Full<Bytes>>,
 ) -> (Response<Bytes>, Received) {
     let received = Received::default();
     let log = received.clone();
-    let inner = service_fn(move |request: Request<keyward::layer::LayerBody<Full<Bytes>>>| {
+    let inner = service_fn(move |request: Request<Full<Bytes>>| {
         let log = log.clone();
         async move {
             let (parts, body) = request.into_parts();
-            let identity = parts.extensions.get::<CallerIdentity>().cloned().expect("an identity");
+            let identity = parts.extensions.get::<Identity>().cloned().expect("an identity");
             let body = body.collect().await.unwrap().to_bytes();
             log.lock().unwrap().push((identity, parts.uri, parts.headers, body));
             let response = Response::builder().header("content-type", "text/plain");

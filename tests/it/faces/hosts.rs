@@ -1,7 +1,7 @@
 //! A host has one spelling in every face, so that no other spelling leads to other rules.
 
 use http::Method;
-use keyward::Layer;
+use keyward::{ClientSource, GuardLayer};
 use serde_json::{Value, json};
 
 use super::{
@@ -91,7 +91,7 @@ async fn put_both(fixture: &Fixture, host: &str, handler: &Value) {
 async fn every_face_gives(cases: &[(&str, &str, u16)]) {
     let fixture = Fixture::new().await;
     let (address, verify) = listen(&fixture).await;
-    let layer = Layer::new(fixture.gate.clone());
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown());
     let upstream = echo().await;
     for (record, host, status) in cases {
         for handler in served(&upstream) {
@@ -172,7 +172,7 @@ async fn host_goes_on_as_it_was_decided_about() {
         let text = String::from_utf8_lossy(missing.body()).into_owned();
         assert!(text.contains(&format!("GET http://{normal}/nowhere")), "{text}");
 
-        let layer = Layer::new(fixture.gate.clone());
+        let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown());
         let (_, seen) = send_to_layer(&layer, "GET", "/w/1", &[("host", host), key]).await;
         assert_eq!(seen, Some(("/w/1".into(), normal.into())), "{host}");
         let target = format!("http://{host}/w/1");

@@ -1,7 +1,7 @@
 //! Methods beyond the usual ones, and methods in another case, in every face.
 
 use http::{Method, Response};
-use keyward::Layer;
+use keyward::{ClientSource, GuardLayer};
 use serde_json::{Value, json};
 
 use super::{
@@ -18,7 +18,7 @@ const HOST: (&str, &str) = ("host", "api.example");
 async fn every_face_gives(record: Value, cases: &[(&str, u16)]) {
     let fixture = Fixture::new().await;
     let (address, verify) = listen(&fixture).await;
-    let layer = Layer::new(fixture.gate.clone());
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown());
     let upstream = echo().await;
     let fields = [HOST, ("api-key", fixture.bob.as_str())];
     for handler in served(&upstream) {
@@ -133,7 +133,7 @@ async fn head_in_lower_case_gets_a_complete_response() {
         assert_eq!((response.status().as_u16(), response.body().len()), (200, 0), "{handler}");
         assert!(matches!(length, None | Some("0")), "{handler} {length:?}");
     }
-    let layer = Layer::new(fixture.gate.clone());
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown());
     let (response, seen) = send_to_layer(&layer, "head", "/m", &fields).await;
     assert_eq!((response.status().as_u16(), response.body().len()), (200, 0));
     assert!(seen.is_some());

@@ -2,7 +2,7 @@
 
 use http::Method;
 use keyward::{
-    Layer,
+    ClientSource, GuardLayer,
     handlers::{BodyLimits, Handlers},
     model::Resource,
     server::Public,
@@ -23,7 +23,7 @@ const HOST: (&str, &str) = ("host", "api.example");
 async fn every_face_gives(records: &[Value], key: bool, cases: &[(&'static str, u16)]) {
     let fixture = Fixture::new().await;
     let (address, verify) = listen(&fixture).await;
-    let layer = Layer::new(fixture.gate.clone()).rewriting_paths();
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown()).rewriting_paths();
     let upstream = echo().await;
     let mut fields = vec![HOST];
     if key {
@@ -152,7 +152,7 @@ async fn kept_characters_have_one_spelling_upstream_and_in_scripts() {
     let fields = [HOST, ("api-key", fixture.ada.as_str())];
     let [_, proxy] = served(&upstream);
     put(&fixture, merged(&keep, &proxy)).await;
-    let layer = Layer::new(fixture.gate.clone()).rewriting_paths();
+    let layer = GuardLayer::new(fixture.gate.clone(), ClientSource::unknown()).rewriting_paths();
     for (path, normal) in [
         ("/k/group%2fproject", "/k/group%2Fproject"),
         ("/x/../k//%61%2fb", "/k/a%2Fb"),

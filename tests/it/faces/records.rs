@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use keyward::{
-    Layer,
+    GuardLayer,
     accounts::AccountError,
     model::{Actor, Resource},
 };
@@ -102,7 +102,7 @@ pub async fn send(
 /// Sends a request through a layer. Returns the response, and the request that the service got:
 /// its method is not known, its target and its host are.
 pub async fn send_to_layer(
-    layer: &Layer,
+    layer: &GuardLayer,
     method: &str,
     target: &str,
     fields: &[(&str, &str)],

@@ -234,7 +234,8 @@ fn too_large_request_is_refused_behind_another_proxy() {
 async fn too_large_request_is_refused_by_the_layer() {
     let fixture =
         Fixture::with_hooks(&format!("{NAIVE} fn on_request(req) {{ split_all(req); }}")).await;
-    let layer = keyward::Layer::new(fixture.gate.clone()).requires_user();
+    let layer = keyward::GuardLayer::new(fixture.gate.clone(), keyward::ClientSource::unknown())
+        .requires_user();
     for (target, list, expected) in large_requests("/all/x") {
         for _ in 0..ATTEMPTS {
             let request = http::Request::get(&target).header("api-key", &fixture.ada);

@@ -1,5 +1,9 @@
 //! Phase 5, permit: checks permissions and limits.
 
+mod narrow;
+
+pub(crate) use narrow::EarlierDecision;
+
 use http::StatusCode;
 
 use super::{
@@ -87,6 +91,7 @@ async fn authorize_action<'a>(
         }
         Action::Enter(rules) => {
             authorize_entry(rules, &identity)?;
+            run_program_hooks(context, request, &identity).await?;
             None
         }
     };
@@ -146,6 +151,23 @@ async fn run_permit_hooks(
     } else {
         Err(not_allowed("the resource has permission = script, and no on_permit returned true"))
     }
+}
+
+/// Runs the hook `on_permit` for a program without resources. The hook can only refuse requests that
+/// the program's own rules allow.
+async fn run_program_hooks(
+    context: &RequestContext,
+    request: &Request<'_>,
+    identity: &Identity<'_>,
+) -> Result<(), Denial> {
+    let Some(hooks) = context.hooks(Function::OnPermit, request, None) else { return Ok(()) };
+    let view = script_views::identity(identity);
+    let (program, standing) = (script_views::program(request), Standing::of(identity));
+    let results = Box::pin(hooks.on_permit(&view, &program, standing)).await?;
+    if results.iter().any(|result| matches!(result, PermitResult::Refused)) {
+        return Err(not_allowed("on_permit returned false"));
+    }
+    Ok(())
 }
 
 fn not_allowed(internal_message: &'static str) -> Denial {
