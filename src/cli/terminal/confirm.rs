@@ -149,7 +149,7 @@ mod tests {
         let changed = |kind: &str, before: &Value, after: &Value, keys| {
             let sent = if before == after { Vec::new() } else { vec!["x".to_owned()] };
             let change = Change { before: before.clone(), after: after.clone(), sent };
-            super::changed(kind, &change, keys)
+            changed(kind, &change, keys)
         };
         let block = |keys| changed("user", &user(true, None), &user(false, None), Some(keys));
         assert_eq!(block(2), "builder is blocked; 2 keys no longer work.\n");
