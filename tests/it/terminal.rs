@@ -1,5 +1,5 @@
-//! Tests of the output in a terminal: no line is wider than the terminal, and no text of a record can control
-//! the terminal.
+//! Tests of the output in a terminal: no line is wider than the terminal, and no text of a record
+//! can control the terminal.
 
 use std::{
     fs::File,
@@ -16,6 +16,7 @@ use rustix::{
     termios::Winsize,
 };
 use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::harness::{Server, Site, credential};
 
@@ -268,7 +269,7 @@ fn table_in_a_terminal_is_short_and_a_pipe_gets_everything() {
     assert!(wide.text().contains("PASSWORD"), "{}", wide.text());
     // COLUMNS has precedence over the terminal.
     let narrow = run(site, &["user", "list"], 200, &[("COLUMNS", "50")]);
-    assert!(narrow.rows().iter().all(|row| row.chars().count() <= 50), "{}", narrow.text());
+    assert!(narrow.rows().iter().all(|row| row.width() <= 50), "{}", narrow.text());
     // The administrator's key was just used.
     let relative = site.run(&["key", "list", "admin", "--times", "relative"]).stdout;
     let relative = String::from_utf8(relative).unwrap();

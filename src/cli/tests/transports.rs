@@ -59,7 +59,8 @@ async fn over_unix_socket(fake: Fake, folder: &std::path::Path) -> ListenAddress
 #[tokio::test]
 async fn all_transports_give_the_same_output() {
     let folder = tempfile::tempdir().unwrap();
-    let fake = Fake::with(&[("users/1", json!({ "uid": 1, "name": "admin", "active": true }))]);
+    let admin = json!({ "uid": 1, "name": "admin", "active": true });
+    let fake = Fake::default();
     let tcp = over_tcp(fake.clone()).await;
     let socket = over_unix_socket(fake.clone(), folder.path()).await;
     let clients = |key: &str| {
@@ -80,6 +81,8 @@ async fn all_transports_give_the_same_output() {
     for (args, exit) in commands {
         let mut outputs = Vec::new();
         for client in clients(KEY) {
+            // A change by one client must not be there for the next one.
+            fake.0.lock().records.insert("users/1".into(), admin.clone());
             let ran = run_with(client, args).await;
             assert_eq!(ran.exit(), exit, "{args:?}: {ran:?}");
             outputs.push((ran.out, ran.err));
