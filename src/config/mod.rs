@@ -116,7 +116,7 @@ fn load_from(
 pub fn unknown_variables(loaded: &Loaded) -> Option<String> {
     let names = loaded.unknown.join(", ");
     (!names.is_empty()).then(|| {
-        format!("environment variables without effect: {names}. A key has KEYWARD_SECTION__KEY")
+        format!("environment variables without effect: {names}. Keys have names such as KEYWARD_LOG__LEVEL")
     })
 }
 

@@ -133,14 +133,7 @@ pub async fn parse<'a>(
     let content = match script {
         Some(script) => {
             let claim = Box::pin(scripted(context, request, application, script, &text)).await?;
-            let scripted = ScriptedCredential { script, claim };
-            // A script with a check of its own decides what its `key` means.
-            if !script.defines(Function::Verify)
-                && scripted.key().is_some_and(|key| is_damaged(key.expose()))
-            {
-                return Err(Denial::damaged_key(application));
-            }
-            CredentialContent::Scripted(scripted)
+            CredentialContent::Scripted(ScriptedCredential { script, claim })
         }
         None => built_in(application, text.as_str())?,
     };
@@ -245,8 +238,4 @@ fn key_id(application: &CompiledApplication, key: &str) -> Result<Option<KeyId>,
         KeyShape::Foreign => Ok(None),
         KeyShape::Damaged => Err(Denial::damaged_key(application)),
     }
-}
-
-fn is_damaged(key: &str) -> bool {
-    KeyText::shape(key) == KeyShape::Damaged
 }

@@ -126,7 +126,7 @@ pub async fn find<'a>(
             (user, Proof::Key { key: KeyMatch::Indexed(key), text })
         }
         CredentialContent::Scripted(scripted) => {
-            let indexed = scripted_key(gate, &scripted);
+            let indexed = scripted_key(gate, application, &scripted)?;
             let user =
                 scripted_user(gate, context, request, application, &scripted, indexed.as_ref());
             let mut user = Box::pin(user).await?;
@@ -175,13 +175,23 @@ fn or_slow_keys(
 }
 
 /// The key in a scripted credential.
-fn scripted_key(gate: &Gate, scripted: &ScriptedCredential<'_>) -> Option<(KeyId, CachedKey)> {
-    let (text, directory) = (scripted.key()?, &gate.0.directory);
-    match KeyText::shape(text.expose()) {
-        KeyShape::Ours(id) => Some((id, directory.key(id)?)),
+///
+/// # Errors
+/// The key has a wrong checksum, and the script has no check of its own, which decides what its
+/// `key` means.
+fn scripted_key(
+    gate: &Gate,
+    application: &CompiledApplication,
+    scripted: &ScriptedCredential<'_>,
+) -> Result<Option<(KeyId, CachedKey)>, Denial> {
+    let directory = &gate.0.directory;
+    let Some(text) = scripted.key() else { return Ok(None) };
+    Ok(match KeyText::shape(text.expose()) {
+        KeyShape::Ours(id) => directory.key(id).map(|key| (id, key)),
         KeyShape::Foreign => directory.foreign_key(&gate.0.pepper, text.expose()),
-        KeyShape::Damaged => None,
-    }
+        KeyShape::Damaged if scripted.script.defines(Function::Verify) => None,
+        KeyShape::Damaged => return Err(Denial::damaged_key(application)),
+    })
 }
 
 /// Whether a scripted credential names a user, and not only a key.

@@ -183,7 +183,7 @@ fn mistake(application: &CompiledApplication, text: &str) -> Option<&'static str
             "The base64 text has the URL-safe alphabet (- and _). Use the standard alphabet (+ and /) with padding.",
         );
     }
-    (text.len() % 4 != 0)
+    (!text.len().is_multiple_of(4))
         .then_some("The base64 text has no padding: its length must be a multiple of 4, with =.")
 }
 

@@ -68,6 +68,10 @@ fn key_in_the_query_authenticates() {
         assert_eq!(curl(&query), "401", "{query}");
         assert_eq!(last_body(&server)["error"], error, "{query}");
     }
+    // A wrong checksum is refused before any look-up, and the hint says so.
+    let mistyped = format!("{}{}", &key[..47], if key.ends_with('x') { 'y' } else { 'x' });
+    let response = server.request("GET", &format!("/orders?api_key={mistyped}")).send();
+    assert!(response.header("x-keyward-hint").unwrap().contains("checksum"), "{}", response.body);
     // This authentication type ignores a key in a header field. The query must not be logged: at
     // the end of the test, the harness checks that the log does not contain the key.
     let header = credential("llama", key);
