@@ -150,7 +150,11 @@ fn wrong_requests_get_the_errors_of_the_module(server: &Server) {
         }
         let nobody = credential(&format!("nobody{number}"), &key);
         sends(&[("API-KEY", &nobody)], 404, "USER_DOES_NOT_EXIST", "The user does not exist.");
-        for wrong in [&*other, "", &key[1..]] {
+        // Keyward refuses an empty key before it looks the user up.
+        let empty = credential(&name, "");
+        let text = "API key format is invalid.";
+        sends(&[("API-KEY", &empty)], 401, "INVALID_API_KEY_FORMAT", text);
+        for wrong in [&*other, &key[1..]] {
             let value = credential(&name, wrong);
             sends(&[("API-KEY", &value)], 401, "AUTHENTICATION_FAILED", invalid_key);
         }
