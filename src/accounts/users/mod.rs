@@ -196,7 +196,6 @@ impl Writer {
     /// Creates a user from a draft. The user gets the next free uid.
     pub async fn insert_user(&self, mut user: User) -> Result<Versioned<User>, AccountError> {
         normalize_roles(&mut user.roles);
-        self.require_first_records()?;
         self.authority().check_user(None, &user, self)?;
         ensure_valid(check_user(self, &user))?;
         let draft = &user;
