@@ -219,18 +219,6 @@ impl Accounts {
         Ok(self.store().get(Table::Meta, PEPPER)?.is_some())
     }
 
-    /// Refuses a new user in a store without first records: [`Accounts::first_start`] would then
-    /// leave the store without an application, and nobody could authenticate.
-    pub(super) fn require_first_records(&self) -> Result<(), AccountError> {
-        if self.is_filled()? {
-            return Ok(());
-        }
-        Err(AccountError::Refused {
-            message: "The store has no first records yet.".into(),
-            fix: "Call Accounts::first_start before the first user is created.".into(),
-        })
-    }
-
     fn first_user(&self) -> User {
         let now = self.0.clock.now();
         User {

@@ -229,17 +229,3 @@ async fn handler_without_a_guard_gets_no_identity() {
     let response = app.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
     assert_eq!(response.status(), 500);
 }
-
-#[tokio::test]
-async fn changes_before_the_first_start_are_refused() {
-    let store = std::sync::Arc::new(keyward::MemoryStore::new());
-    let pepper = keyward::Pepper::from_bytes([7; 32]);
-    let passwords = keyward::Passwords::new(1);
-    let (clock, entropy) = (keyward::Clock::system(), keyward::Entropy::system());
-    let accounts = Accounts::with(store, pepper, passwords, clock, entropy).unwrap();
-    let new = || NewUser { name: "early".into(), status: true, ..NewUser::default() };
-    let early = accounts.unbounded().create_user(new()).await.unwrap_err();
-    assert!(early.to_string().contains("first_start"), "{early}");
-    assert!(accounts.first_start().await.unwrap().is_some());
-    accounts.unbounded().create_user(new()).await.unwrap();
-}

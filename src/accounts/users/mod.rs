@@ -203,7 +203,6 @@ impl Writer {
     pub async fn insert_user(&self, mut user: User) -> Result<Versioned<User>, AccountError> {
         normalize_roles(&mut user.roles);
         normalize_mail(&mut user);
-        self.require_first_records()?;
         self.authority().check_user(None, &user, self)?;
         ensure_valid(check_user(self, &user))?;
         let draft = &user;
