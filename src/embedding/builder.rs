@@ -116,7 +116,8 @@ impl Keyward {
     /// Keeps the records in memory, with a new pepper. They end with the process.
     ///
     /// ```
-    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    /// # runtime.block_on(async {
     /// use keyward::{ClientSource, Keyward};
     /// let keyward = Keyward::memory().client(ClientSource::extension()).start().await?;
     /// assert_eq!(keyward.first_start().map(|first| first.username.as_str()), Some("admin"));

@@ -13,16 +13,17 @@
 //! ```
 //!
 //! There are two kinds of rules for access:
-//! - The *resources* of the store decide, as in the server ([`GuardLayer::new`]). A request that matches
-//!   no resource is denied.
+//! - The *resources* of the store decide, as in the server ([`GuardLayer::new`]). A request that
+//!   matches no resource is denied.
 //! - The *program* decides which permission its routes need ([`GuardLayer::requires`],
-//!   [`GuardLayer::requires_user`], [`GuardLayer::admits_anyone`]). The resources of the store are not used.
+//!   [`GuardLayer::requires_user`], [`GuardLayer::admits_anyone`]). The resources of the store are
+//!   not used.
 //!
 //! The layer needs a tokio runtime with a timer (`enable_time`). The timer limits the time of
 //! scripts, and delays the denials of applications with uniform errors.
 //!
-//! A program without tower calls [`GuardLayer::handle`]. A program that only needs the identity of the
-//! caller calls [`Gate::authenticate`](crate::pipeline::Gate::authenticate).
+//! A program without tower calls [`GuardLayer::handle`]. A program that only needs the identity of
+//! the caller calls [`Gate::authenticate`](crate::pipeline::Gate::authenticate).
 //!
 //! Authentication, scripts, and the texts and forms of denials are those of the server. The service
 //! behind the layer gets a [`Identity`] among the request's extensions. The service never

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ::http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use ::http::{Response, StatusCode};
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hyper::{
@@ -43,10 +43,7 @@ use super::{
     peers::PeerConnection,
     proxy_protocol::ProxyHeaderError,
 };
-use crate::{
-    handlers::PassThrough,
-    pipeline::record::{ConnectionEvent, RequestRecord},
-};
+use crate::pipeline::record::{ConnectionEvent, RequestRecord};
 
 /// The limits of a listener's connections.
 #[derive(Debug, Clone)]
@@ -258,7 +255,7 @@ impl AcceptedConnection {
                     observed.finished(&record, &method, response.status());
                 }
                 let timeouts = in_flight.timeouts();
-                timeouts.begin_response(source_of(&response));
+                timeouts.begin_response(ResponseSource::of(&response));
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     timeouts.set_upgraded();
                 }
@@ -445,15 +442,6 @@ fn first_check(timeouts: &ConnectionTimeouts) -> tokio::time::Instant {
         TimeoutCheck::CheckAgainAt(time) => time.into(),
         TimeoutCheck::Expired(_) => Instant::now().into(),
     }
-}
-
-fn source_of<B>(response: &Response<B>) -> ResponseSource {
-    if response.extensions().get::<PassThrough>().is_none() {
-        return ResponseSource::Keyward;
-    }
-    let content_type = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let is_event_stream = content_type.is_some_and(|value| value.starts_with(b"text/event-stream"));
-    ResponseSource::Upstream { is_event_stream }
 }
 
 #[cfg(test)]

@@ -159,7 +159,7 @@ mod tests {
         let problem = encode_value(Table::Roles, b"k", 1, &[b' '; MAX_VALUE_SIZE]).unwrap_err();
         assert_eq!(
             problem.to_string(),
-            "a record in roles has 7181 bytes; the limit is 7168 bytes"
+            "the record k in roles has 7181 bytes; the limit is 7168 bytes"
         );
     }
 }

@@ -19,7 +19,7 @@ mod x509;
 use std::sync::Arc;
 
 pub use client::TlsClient;
-pub(crate) use client_stream::ClientStream;
+pub(crate) use client_stream::{ClientStream, EndOnError};
 pub use error::TlsError;
 use rustls::crypto::CryptoProvider;
 #[cfg(feature = "server")]

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     model::{Target, Timestamp, Transport},
-    tls::{ClientStream, TlsClient},
+    tls::{ClientStream, EndOnError, TlsClient},
 };
 
 /// The maximum size of a response's header section, in bytes.
@@ -96,7 +96,7 @@ impl Client {
         match &self.tls {
             None => status(stream, request).await,
             Some(tls) => {
-                let stream = tls.handshake(stream).await;
+                let stream = tls.handshake(EndOnError(stream)).await;
                 let stream = stream.map_err(|problem| format!("TLS: {problem}"))?;
                 status(stream, request).await
             }

@@ -129,6 +129,10 @@ impl ApiClient {
 }
 
 /// A file with this text after the first line.
+fn without_mark(export: &str) -> String {
+    export.lines().filter(|line| !line.starts_with("# ")).collect::<Vec<_>>().join("\n")
+}
+
 fn file(text: &str) -> String {
     format!("{HEAD}{text}")
 }

@@ -110,8 +110,11 @@ impl Response {
             .map(|line| line.split_once(':').unwrap())
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
-        let body = String::from_utf8_lossy(&bytes[end + 4..]).into_owned();
-        let response = Self { status, headers, body };
+        let mut response = Self { status, headers, body: String::new() };
+        let is_chunked = response.header("transfer-encoding") == Some("chunked");
+        let body = &bytes[end + 4..];
+        let body = if is_chunked { without_chunks(body) } else { body.to_vec() };
+        response.body = String::from_utf8_lossy(&body).into_owned();
         if let Some(length) =
             response.header("content-length").filter(|_| !response.body.is_empty())
         {
@@ -153,5 +156,21 @@ impl Response {
         assert_eq!(self.header("content-type"), Some("application/json"));
         assert_eq!(self.status == 401, self.header("www-authenticate").is_some(), "{self:?}");
         assert_eq!(self.status == 405, self.header("allow").is_some(), "{self:?}");
+    }
+}
+
+/// The content of a body in chunks.
+fn without_chunks(mut body: &[u8]) -> Vec<u8> {
+    let mut content = Vec::new();
+    loop {
+        let end = body.windows(2).position(|part| part == b"\r\n").expect("a chunk has a size");
+        let size = std::str::from_utf8(&body[..end]).unwrap();
+        let size = usize::from_str_radix(size, 16).unwrap();
+        body = &body[end + 2..];
+        if size == 0 {
+            return content;
+        }
+        content.extend_from_slice(&body[..size]);
+        body = &body[size + 2..];
     }
 }

@@ -48,7 +48,7 @@ fn advice_of_a_new_key_is_a_command_that_works() {
 #[test]
 fn advice_of_all_keys_has_the_name_in_a_variable() {
     let server = Server::new();
-    let output = server.site.run(&["key", "generate", "--all"]);
+    let output = server.site.run(&["key", "generate", "--all", "--yes"]);
     let rows = String::from_utf8(output.stdout.clone()).unwrap();
     assert_eq!(rows.lines().next(), Some("uid,username,id,key"));
     let key = rows.trim().rsplit(',').next().unwrap();

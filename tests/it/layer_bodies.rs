@@ -100,7 +100,7 @@ async fn layer_holds_at_most_the_budget() {
     let fixture = fixture().await;
     let limits = BufferLimits { bytes: 40 * PIECE, unauthenticated_bytes: 40 * PIECE };
     let accounts = fixture.accounts.clone().with_buffers(limits);
-    let layer = GuardLayer::new(Gate::new(&accounts, 4096), ClientSource::unknown());
+    let layer = GuardLayer::new(Gate::new(&accounts, 4096), ClientSource::extension());
     assert_eq!(send(&layer, &fixture.ada, 5).await, (200, 5, 5 * PIECE));
     let (status, taken, _) = send(&layer, &fixture.ada, 100).await;
     assert_eq!((status, taken), (413, 11), "one client has a quarter");

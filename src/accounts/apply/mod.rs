@@ -14,7 +14,6 @@ mod export;
 mod guards;
 mod index;
 mod lockout;
-mod names;
 mod patch;
 mod plan;
 mod record;

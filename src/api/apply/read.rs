@@ -29,8 +29,8 @@ const TIME_FIX: &str = "Write a time such as 2027-01-01T00:00:00Z (RFC 3339).";
 /// has.
 ///
 /// # Errors
-/// All violations, each with its location in the document, or an error of the store; or the work was
-/// cancelled.
+/// All violations, each with its location in the document, or an error of the store; or the work
+/// was cancelled.
 pub(super) fn read(
     toml: &TomlDocument<'_>,
     accounts: &Writer,

@@ -26,7 +26,7 @@ use ipnet::IpNet;
 pub use listen_address::ListenAddress;
 pub use scripts::ScriptSettings;
 use telemetry::AccessLogSettings;
-pub use telemetry::MetricsSettings;
+pub use telemetry::{LogSettings, MetricsSettings};
 use tracing_subscriber::EnvFilter;
 pub use verify::VerifySettings;
 
@@ -38,7 +38,6 @@ use crate::{
     accounts::BackupSchedule,
     handlers::{CustomField, IdentityFields},
     limits::{BufferLimits, FailureLimits},
-    telemetry::{ClientLines, LogFormat},
     tls::TlsFiles,
 };
 
@@ -196,17 +195,6 @@ pub struct LimitSettings {
     pub failures: FailureLimits,
 }
 
-/// The log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogSettings {
-    /// Directives for [`EnvFilter`].
-    pub level: String,
-    /// The format of a line.
-    pub format: LogFormat,
-    /// Which lines about clients are logged.
-    pub clients: ClientLines,
-}
-
 /// Validates `file`. For each broken rule, calls `report` with the rule's keys, the problem and the
 /// fix. If `report` was called, the returned settings contain placeholders and must not be used.
 pub(super) fn resolve(file: &File, report: impl FnMut(&[&str], String, String)) -> Settings {
@@ -324,16 +312,6 @@ impl<R: FnMut(&[&str], String, String)> Check<R> {
                 1..=3600,
             ),
             failures: self.failures(raw),
-        }
-    }
-
-    fn log(&mut self, raw: &file::LogSection) -> LogSettings {
-        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-        let clients = [("sampled", ClientLines::Sampled), ("all", ClientLines::All)];
-        LogSettings {
-            level: self.directives("log.level", &raw.level),
-            format: self.choice("log.format", &raw.format, formats),
-            clients: self.choice("log.clients", &raw.clients, clients),
         }
     }
 

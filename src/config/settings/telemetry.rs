@@ -1,11 +1,25 @@
-//! Settings of the metrics and of the access log.
+//! Settings of the log, the metrics and the access log.
 
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 
 use super::{Check, file};
-use crate::telemetry::access_log::{LineFormat, LoggedRequests, Output};
+use crate::telemetry::{
+    ClientLines, LogFormat,
+    access_log::{LineFormat, LoggedRequests, Output},
+};
+
+/// The log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// Directives for [`EnvFilter`](tracing_subscriber::EnvFilter).
+    pub level: String,
+    /// The format of a line.
+    pub format: LogFormat,
+    /// Which lines about clients are logged.
+    pub clients: ClientLines,
+}
 
 /// The metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +42,16 @@ pub struct AccessLogSettings {
 }
 
 impl<R: FnMut(&[&str], String, String)> Check<R> {
+    pub(super) fn log(&mut self, raw: &file::LogSection) -> LogSettings {
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let clients = [("sampled", ClientLines::Sampled), ("all", ClientLines::All)];
+        LogSettings {
+            level: self.directives("log.level", &raw.level),
+            format: self.choice("log.format", &raw.format, formats),
+            clients: self.choice("log.clients", &raw.clients, clients),
+        }
+    }
+
     pub(super) fn metrics(&mut self, raw: &file::MetricsSection) -> Option<MetricsSettings> {
         let networks = self.networks("metrics.networks", &raw.networks);
         let is_on = self.choice("metrics.counts", &raw.counts, [("on", true), ("off", false)]);

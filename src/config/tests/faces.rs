@@ -169,3 +169,15 @@ fn proxy_protocol_needs_a_trusted_proxy() {
                 Set server.trusted_proxies to the addresses of the proxies, or use \"off\".";
     assert_refused("[server]\nproxy_protocol = \"on\"\n", expected);
 }
+
+#[test]
+fn schema_describes_the_file_and_rejects_unknown_keys() {
+    let schema: Json = serde_json::from_str(&schema()).unwrap();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(schema["title"], "Keyward configuration");
+    assert_eq!(schema["additionalProperties"], false);
+    for (name, section) in schema["$defs"].as_object().unwrap() {
+        assert_eq!(section["additionalProperties"], false, "{name}");
+    }
+    assert_eq!(schema["$defs"]["StoreSection"]["properties"]["engine"]["enum"][2], "memory");
+}

@@ -92,7 +92,7 @@ fn unknown_name_is_refused_with_the_nearest_known_one() {
         ("\n[sever]\nlisten = 1\n", "[sever]: There is no such section. Did you mean [server]?"),
         (
             "\n[tls]\n",
-            "[tls]: There is no such section. The sections are admin, audit, backup, entity_user, events, identity, limits, log, proxy, scripts, server, store, verify.",
+            "[tls]: There is no such section. The sections are access_log, admin, audit, backup, entity_user, events, identity, limits, log, metrics, proxy, scripts, server, store, verify.",
         ),
         (
             "\nlisten = \"x\"\n",
@@ -104,7 +104,7 @@ fn unknown_name_is_refused_with_the_nearest_known_one() {
         ),
         (
             "\nqqq = 1\n",
-            "qqq: Every key belongs in a section. The sections are admin, audit, backup, entity_user, events, identity, limits, log, proxy, scripts, server, store, verify.",
+            "qqq: Every key belongs in a section. The sections are access_log, admin, audit, backup, entity_user, events, identity, limits, log, metrics, proxy, scripts, server, store, verify.",
         ),
         (
             "\nserver = \"127.0.0.1:8080\"\n",

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     model::{Protocol, Proxy, Target, Transport},
-    tls::{ClientStream, TlsClient},
+    tls::{ClientStream, EndOnError, TlsClient},
 };
 
 /// The maximum number of pooled connections.
@@ -250,5 +250,5 @@ async fn connect_tls(
     tls: &TlsClient,
     stream: ClientStream<TcpStream>,
 ) -> Result<impl IoStream + use<>, ProxyError> {
-    tls.handshake(stream).await.map_err(ProxyError::TlsFailed)
+    tls.handshake(EndOnError(stream)).await.map_err(ProxyError::TlsFailed)
 }

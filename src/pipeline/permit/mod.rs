@@ -153,8 +153,8 @@ async fn run_permit_hooks(
     }
 }
 
-/// Runs the hook `on_permit` for a program without resources. The hook can only refuse requests that
-/// the program's own rules allow.
+/// Runs the hook `on_permit` for a program without resources. The hook can only refuse requests
+/// that the program's own rules allow.
 async fn run_program_hooks(
     context: &RequestContext,
     request: &Request<'_>,

@@ -161,7 +161,8 @@ pub struct FinishedRequest<'a> {
     pub listener: ListenerKind,
     /// The id of the request (`X-Request-Id`). `None` means that texts are not recorded.
     pub id: Option<&'a HeaderValue>,
-    /// The id of the request's trace. `None` means that it has none, or that texts are not recorded.
+    /// The id of the request's trace. `None` means that it has none, or that texts are not
+    /// recorded.
     pub trace_id: Option<&'a str>,
     /// The time since the head of the request arrived.
     pub duration: Duration,

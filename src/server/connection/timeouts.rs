@@ -11,6 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ::http::{HeaderValue, Response, header::CONTENT_TYPE};
+
+use crate::handlers::PassThrough;
+
 /// The first bytes of HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 /// How long a connection whose client has closed its sending half may be silent during an event
@@ -71,6 +75,18 @@ pub(in crate::server) struct ConnectionTimeouts {
 pub(in crate::server) enum ResponseSource {
     Keyward,
     Upstream { is_event_stream: bool },
+}
+
+impl ResponseSource {
+    pub fn of<B>(response: &Response<B>) -> Self {
+        if response.extensions().get::<PassThrough>().is_none() {
+            return Self::Keyward;
+        }
+        let content_type = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let is_event_stream =
+            content_type.is_some_and(|value| value.starts_with(b"text/event-stream"));
+        Self::Upstream { is_event_stream }
+    }
 }
 
 /// The result of a check for timeouts.

@@ -184,7 +184,7 @@ fn pages_of_a_filtered_list_have_every_record_once() {
 fn invalid_filter_says_which_values_are_possible() {
     let server = Server::new();
     for (target, location, fix) in [
-        ("keys?state=gone", "state", "Use active, expired or revoked."),
+        ("keys?state=gone", "state", "Use active, expired, rotated or revoked."),
         ("keys?user=nobody", "user", "Send the number or the name of a user."),
         ("keys?user=99", "user", "Send the number or the name of a user."),
         ("keys?application=none", "application", "Send the id of an application."),

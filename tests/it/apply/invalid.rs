@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{ApiClient, file, pepper};
+use super::{ApiClient, file, pepper, without_mark};
 
 /// Applies each file, and asserts that one of the reported errors has the expected location and
 /// message. An item of `files` is the file's text, the location, and a part of the message.
@@ -260,7 +260,7 @@ async fn key_keeps_its_digest_and_user_and_a_revocation_is_final() {
         let last_key = last_key.replace("label = \"\"", "");
         let label = if line.starts_with("label") { "" } else { "label = \"\"\n" };
         assert!(last_key.contains(&id.to_string()));
-        let text = format!("{others}{last_key}{label}{line}\n");
+        let text = without_mark(&format!("{others}{last_key}{label}{line}\n"));
         let (found, body) = client.apply(&text, "").await;
         assert_eq!(found, status, "{line}: {body:#}");
     }

@@ -114,7 +114,7 @@ fn clients_of_a_drupal_site_pass_unchanged() {
         assert_eq!(with_password(*uid, &password_of(*uid)).status, 200);
         assert_eq!(with_password(*uid, "wrong").status, 401);
     }
-    wrong_requests_get_the_errors_of_the_module(&server);
+    wrong_requests_get_the_errors_of_the_module(&server, &active);
 
     // The import can be repeated.
     let again = import(site, &["site.sql"]);
@@ -125,10 +125,9 @@ fn clients_of_a_drupal_site_pass_unchanged() {
 }
 
 /// Sends 100 wrong requests.
-fn wrong_requests_get_the_errors_of_the_module(server: &Server) {
+fn wrong_requests_get_the_errors_of_the_module(server: &Server, active: &[u64]) {
     let invalid_key = "Sorry, you are using an invalid API Key.";
-    for number in 0..10 {
-        let uid = 2 + number * 7;
+    for (number, uid) in active.iter().copied().take(10).enumerate() {
         let (name, key) = (name_of(uid), key_of(uid));
         let other = key_of(uid + 1);
         let sends = |fields: &[(&str, &str)], status: u16, code: &str, text: &str| {

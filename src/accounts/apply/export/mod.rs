@@ -3,11 +3,15 @@
 //! The records are written one by one, so an export needs little memory whatever its size. The last
 //! line says that the document is complete.
 
+mod names;
+
 use std::io::{self, Write};
 
 use serde_json::{Map, Value};
 
-use super::{names::NamesByUid, record::StateRecord};
+use names::NamesByUid;
+
+use super::record::StateRecord;
 use crate::{
     accounts::{AccountError, Accounts, AdminReader},
     model::{Application, Key, Resource, Role, User},
