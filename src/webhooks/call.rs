@@ -206,6 +206,8 @@ mod tests {
         tokio::spawn(async move {
             let mut kept = Vec::new();
             while let Ok((mut stream, _)) = listener.accept().await {
+                // Otherwise the reset could overtake the response.
+                stream.set_nodelay(true).unwrap();
                 let mut head = vec![0; 4096];
                 let Some(certificates) = &certificates else {
                     let _ = stream.read(&mut head).await;

@@ -216,7 +216,7 @@ async fn body_is_read_for_scripts_where_the_program_says_so() {
         let request = request.body(Full::new(Bytes::from("ada"))).unwrap();
         send_through(guard, request).await.0.status().as_u16()
     };
-    let guard = guard(&fixture.gate).requires_user();
+    let guard = guard(&fixture.gate).requires_user().keeping_credential();
     assert_eq!(send(&guard).await, 401);
     assert_eq!(send(&guard.clone().buffer_body(16)).await, 200);
     let twice = guard.clone().buffer_body(4);

@@ -53,7 +53,7 @@ fn each_request_is_counted_once_with_its_outcome() {
     );
 
     let other = server.generate_key("admin", &[]);
-    let mut text = other.text.clone();
+    let mut text = other.text;
     let last = if text.ends_with('a') { 'b' } else { 'a' };
     text.pop();
     text.push(last);

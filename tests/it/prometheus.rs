@@ -1,6 +1,8 @@
 //! The real Prometheus reads the metrics, and accepts the shipped rules. If Debian's package
 //! `prometheus` is missing, the tests are skipped; if the variable `CI` is set, they fail instead.
 
+#![allow(clippy::print_stderr, reason = "a skipped test prints the reason")]
+
 use std::{
     fs,
     io::Write as _,

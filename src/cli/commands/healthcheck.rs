@@ -53,10 +53,11 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     if let Some(problem) = body["audit_problem"].as_str() {
         screen::note(&format!("warning: {}\n", screen::printable(problem)));
     }
-    Ok(match output {
+    match output {
         Output::Table => screen::say(&ready_text(&address, &body))?,
         Output::Json => screen::print(&format!("{body:#}\n"))?,
-    })
+    }
+    Ok(())
 }
 
 fn ready_text(address: &ListenAddress, body: &Value) -> String {

@@ -100,7 +100,7 @@ fn unknown_name_is_refused_with_the_nearest_known_one() {
         ),
         (
             "\nformt = \"json\"\n",
-            "formt: Every key belongs in a section. Did you mean `format` in [log]?",
+            "formt: Every key belongs in a section. Did you mean `format` in [access_log] or [log]?",
         ),
         (
             "\nqqq = 1\n",

@@ -93,7 +93,8 @@ impl AccessLog {
         if !resources.is_empty() && !is_named() {
             return false;
         }
-        request.denial.is_some() || !only_denied && self.allowed.fetch_add(1, Relaxed) % sample == 0
+        request.denial.is_some()
+            || !only_denied && self.allowed.fetch_add(1, Relaxed).is_multiple_of(*sample)
     }
 }
 

@@ -85,6 +85,7 @@ mod tests {
         }
     }
 
+    #[expect(clippy::ptr_arg, reason = "the field has this type")]
     fn denial<'a>(code: &'a Cow<'static, str>) -> DenialFacts<'a> {
         DenialFacts { phase: Phase::Verify, code, status: StatusCode::UNAUTHORIZED }
     }

@@ -339,8 +339,7 @@ async fn serve_all(
         verify_buffers,
         certificates.verify.clone(),
         observer.clone(),
-        connection_limits.clone(),
-        budget.verify,
+        (connection_limits.clone(), budget.verify),
         stop.clone(),
     ));
     let admin_peers = PeerLimit::new(budget.admin.div_ceil(2), []);

@@ -85,8 +85,7 @@ impl VerifyListeners {
         buffers: Buffers,
         certificates: Option<Certificates>,
         observer: Option<Arc<dyn RequestObserver>>,
-        limits: ConnectionLimits,
-        connections: usize,
+        (limits, connections): (ConnectionLimits, usize),
         stop: watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let connections = Arc::new(Semaphore::new(connections));

@@ -346,7 +346,9 @@ fn copied_cell(bytes: &[u8]) -> Cell {
 mod tests {
     use super::*;
 
-    fn rows(sql: &str, prefix: &str) -> Result<Vec<(u64, Vec<Option<String>>)>, String> {
+    type Rows = Vec<(u64, Vec<Option<String>>)>;
+
+    fn rows(sql: &str, prefix: &str) -> Result<Rows, String> {
         let tables = vec![Arc::from("users"), Arc::from("users_field_data")];
         let mut dump = Dump::new(sql.as_bytes(), tables, prefix.to_owned());
         let mut rows = Vec::new();

@@ -96,8 +96,11 @@ pub(super) struct Folder {
     prefix: String,
     /// The tables that are still to read, the next one last.
     tables: Vec<Arc<str>>,
-    current: Option<(Arc<str>, Arc<[String]>, csv::Reader<BufReader<File>>)>,
+    current: Option<OpenTable>,
 }
+
+/// A table that is being read: its name, its columns and its file.
+type OpenTable = (Arc<str>, Arc<[String]>, csv::Reader<BufReader<File>>);
 
 impl Folder {
     fn next(&mut self) -> Result<Option<Row>, String> {
