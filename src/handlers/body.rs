@@ -11,7 +11,7 @@ use hyper::body::Body as HttpBody;
 #[cfg(feature = "server")]
 use super::ClientBody;
 use crate::{
-    limits::{Held, HeldBody, HoldError, Standing},
+    limits::{Held, HeldBody, HoldError},
     model::Resource,
     pipeline::{Denial, Phase},
 };
@@ -128,7 +128,7 @@ impl RequestBody {
 
     /// Sets the standing of the client.
     #[must_use]
-    pub fn of_client(self, standing: Standing) -> Self {
+    pub fn of_client(self, standing: crate::limits::Standing) -> Self {
         match self {
             Self::Stream(stream) => Self::Stream(stream.of_client(standing)),
             full => full,

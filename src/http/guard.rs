@@ -40,6 +40,7 @@ pub(crate) struct Received<'a> {
     /// The method in its one spelling, as [`normalise`](super::method::normalise) writes it.
     pub method: &'a Method,
     /// The path, as the client sent it.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server uses it"))]
     pub path: &'a str,
     pub query: Option<&'a str>,
     pub headers: &'a HeaderMap,
@@ -50,6 +51,7 @@ pub(crate) struct Received<'a> {
 
 impl<'a> Received<'a> {
     /// The path in its normal form. Borrowed if the client sent the path in this form.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server uses it"))]
     pub fn normal_path(self) -> Result<NormalPath<'a>, Denial> {
         path::normalise(self.path).map_err(bad_request)
     }

@@ -25,6 +25,7 @@ pub(crate) fn normalise(method: &mut Method) -> bool {
 }
 
 /// Parses a method, in its one spelling. `None` means that the text is not a method.
+#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server uses it"))]
 pub(crate) fn parse(text: &str) -> Option<Method> {
     let mut method = Method::from_bytes(text.as_bytes()).ok()?;
     normalise(&mut method);
@@ -33,6 +34,7 @@ pub(crate) fn parse(text: &str) -> Option<Method> {
 
 /// The response for a client that sent `head`: the server below does not know the method and would
 /// wait for the body that `Content-Length` announces.
+#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server uses it"))]
 pub(crate) fn without_length(mut response: PayloadResponse) -> PayloadResponse {
     response.headers_mut().remove(CONTENT_LENGTH);
     *response.body_mut() = Payload::default();

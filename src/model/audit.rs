@@ -118,8 +118,8 @@ impl Act {
             .map(|(name, _)| name.clone())
             .collect();
         for name in unchanged {
-            before.shift_remove(&name);
-            after.shift_remove(&name);
+            before.retain(|known, _| *known != name);
+            after.retain(|known, _| *known != name);
         }
         Self::of(what, verb, id, before, after)
     }

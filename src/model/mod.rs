@@ -52,6 +52,7 @@ pub(crate) use resource::{is_refused_method, sort_methods};
 pub use role::{ADMINISTRATOR, ANONYMOUS, AUTHENTICATED, Role};
 pub use secret::{AuditKey, BackupKey, Digest, PasswordDigest, Pepper, Secret};
 pub use span::{Expires, parse_span};
+#[cfg(feature = "server")]
 pub(crate) use span::{parse_day, start_of};
 pub use time::{Clock, Timestamp};
 pub use user::{User, mail_problem, name_problem};

@@ -57,11 +57,13 @@ impl RequestContext {
     }
 
     /// Whether exchanges with upstreams are recorded.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server uses it"))]
     pub(crate) fn is_recorded(&self) -> bool {
         self.gate.0.observation > Observation::Off
     }
 
     /// Records an exchange with an upstream. Of several, the last one counts.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server uses it"))]
     pub(crate) fn record_upstream(&self, exchange: UpstreamFacts) {
         if let Some(facts) = &mut *self.facts.lock() {
             facts.upstream = Some(exchange);
@@ -69,6 +71,7 @@ impl RequestContext {
     }
 
     /// Takes out what was recorded about the request. `None` if nothing was recorded.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server uses it"))]
     pub(crate) fn take_facts(&self) -> Option<RequestFacts> {
         self.facts.lock().take().map(|facts| *facts)
     }

@@ -224,6 +224,7 @@ impl Denial {
 
     /// Sets `WWW-Authenticate`.
     #[must_use]
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server uses it"))]
     pub(crate) fn with_challenge(self, challenge: HeaderValue) -> Self {
         self.with_challenges(vec![challenge])
     }

@@ -14,6 +14,7 @@ mod export;
 mod guards;
 mod index;
 mod lockout;
+#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server uses it"))]
 mod patch;
 mod plan;
 mod record;

@@ -185,8 +185,8 @@ pub(super) fn differing_fields(
         .map(|(name, _)| name.clone())
         .collect();
     for name in equal {
-        before.shift_remove(&name);
-        after.shift_remove(&name);
+        before.retain(|known, _| *known != name);
+        after.retain(|known, _| *known != name);
     }
     for side in [&mut before, &mut after] {
         for name in SECRETS {

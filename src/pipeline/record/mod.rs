@@ -269,6 +269,7 @@ impl RequestRecord {
     }
 
     /// Records what the pipeline and the handler found out.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the server uses it"))]
     pub(crate) fn found(&self, facts: Option<RequestFacts>) {
         if let Some(facts) = facts {
             let _ = self.facts.set(facts);
