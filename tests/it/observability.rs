@@ -91,7 +91,8 @@ fn metrics_show_the_state_and_no_name() {
     for name in [
         "keyward_build_info{version=",
         "keyward_store_writable 1",
-        "keyward_keys ",
+        "keyward_users 2",
+        "keyward_keys 2",
         "keyward_script_problems 0",
         "keyward_connections_open{listener=\"admin\"} ",
         "process_resident_memory_bytes ",

@@ -118,7 +118,9 @@ impl MetricsPage {
     #[expect(clippy::cast_precision_loss, reason = "a metric needs no more than 15 digits")]
     fn families(&self) -> Vec<Family> {
         let State { observers, accounts, backups, .. } = &*self.0;
+        // The operator is not a user of the store.
         let (users, keys) = accounts.directory().counts();
+        let (users, keys) = (users.saturating_sub(1), keys.saturating_sub(1));
         let tables = accounts.scripts().table_entries();
         let trail = accounts.trail_status();
         let is_tampered =
