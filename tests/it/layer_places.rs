@@ -211,17 +211,15 @@ async fn signature_holds_for_the_whole_path_only() {
 async fn body_is_read_for_scripts_where_the_program_says_so() {
     let fixture = Signed::new().await;
     // The credential is in the body.
-    let send = async |guard: &GuardLayer| {
+    let send = async |guard: &GuardLayer, body: &'static str| {
         let request = Request::post("/x").header("host", "a").header("auth-method", "body");
-        let request = request.body(Full::new(Bytes::from("ada"))).unwrap();
+        let request = request.body(Full::new(Bytes::from(body))).unwrap();
         send_through(guard, request).await.0.status().as_u16()
     };
     let guard = guard(&fixture.gate).requires_user().keeping_credential();
-    assert_eq!(send(&guard).await, 401);
-    assert_eq!(send(&guard.clone().buffer_body(16)).await, 200);
-    let twice = guard.clone().buffer_body(4);
-    let request = Request::post("/x").body(Full::new(Bytes::from("12345"))).unwrap();
-    assert_eq!(send_through(&twice, request).await.0.status(), 413);
+    assert_eq!(send(&guard, "ada").await, 401);
+    assert_eq!(send(&guard.clone().buffer_body(16), "ada").await, 200);
+    assert_eq!(send(&guard.clone().buffer_body(4), "12345").await, 413);
 }
 
 #[tokio::test]
