@@ -114,6 +114,8 @@ mod tests {
         fields.push("users", &document);
         let mut cleared = Vec::new();
         add_cleared("", &before, &after, fields.of("users", 1).unwrap(), &mut cleared);
+        // The order of the fields depends on the features of serde_json.
+        cleared.sort();
         cleared
     }
 
@@ -122,7 +124,7 @@ mod tests {
         let before = json!({ "mail": "a@b", "roles": ["x"], "active": false });
         let after = json!({ "roles": [], "active": true });
         let named = json!({ "name": "a", "roles": [] });
-        assert_eq!(cleared(named, before.clone(), after.clone()), ["mail", "active"]);
+        assert_eq!(cleared(named, before.clone(), after.clone()), ["active", "mail"]);
         let named = json!({ "mail": "", "roles": [], "active": true });
         assert!(cleared(named, before, after).is_empty());
     }
