@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt::Write as _};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::LineFormat;
 use crate::{
@@ -23,14 +23,14 @@ impl Line<'_> {
     /// The line, without its end.
     pub fn format(&self, format: LineFormat) -> String {
         match format {
-            LineFormat::Json => Value::Object(self.fields()).to_string(),
+            LineFormat::Json => self.json(),
             LineFormat::Logfmt => self.logfmt(),
             LineFormat::Combined => self.combined(),
         }
     }
 
     /// The fields in their order. A field without a value is left out.
-    fn fields(&self) -> Map<String, Value> {
+    fn fields(&self) -> Vec<(&'static str, Value)> {
         let FinishedRequest {
             listener,
             id,
@@ -42,10 +42,9 @@ impl Line<'_> {
             denial,
             facts,
         } = self.request;
-        let mut fields = Map::new();
-        let mut add = |name: &str, value: Value| {
-            fields.insert(name.to_owned(), value);
-        };
+        // The most fields that a line has.
+        let mut fields = Vec::with_capacity(22);
+        let mut add = |name: &'static str, value: Value| fields.push((name, value));
         add("time", json!(self.time.to_string()));
         if let Some(id) = id.and_then(|id| id.to_str().ok()) {
             add("request_id", json!(text(id)));
@@ -98,6 +97,18 @@ impl Line<'_> {
             add("upstream_ms", millis(upstream.duration));
         }
         fields
+    }
+
+    fn json(&self) -> String {
+        let mut line = String::with_capacity(512);
+        let mut separator = '{';
+        for (name, value) in self.fields() {
+            // Writing into a string cannot fail.
+            let _ = write!(line, "{separator}\"{name}\":{value}");
+            separator = ',';
+        }
+        line.push('}');
+        line
     }
 
     fn logfmt(&self) -> String {
